@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The formats that Ringway's clients, brokers and disks share: record batches, frames, requests,
+//! replies and error codes. There is no I/O in this crate.
+//!
+//! Modules stand in the order of the data flow: a record goes into a batch, the batch into a
+//! request, the request into a frame.
+
+pub mod limits;
+
+mod codec;
+mod error;
+mod ids;
+
+pub mod batch;
+pub mod frame;
+pub mod request;
+
+pub use codec::{DecodeError, Reader, Writer};
+pub use error::{ErrorCode, Fault};
+pub use ids::{
+    CorrelationId, LeaderEpoch, LogId, MetadataEpoch, NodeId, Offset, PartitionIndex, Position,
+    ProducerEpoch, ProducerId, Sequence, ShardId, TopicId, TopicPartition,
+};

@@ -1,0 +1,54 @@
+//! Why bytes are not a batch.
+
+/// What is wrong with a batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Fewer bytes than the batch says, or than a header takes.
+    #[error("a batch of {wanted} bytes is cut off after {left}")]
+    Truncated {
+        /// Bytes that the batch takes.
+        wanted: usize,
+        /// Bytes that are there.
+        left: usize,
+    },
+    /// The first bytes are not a batch's.
+    #[error("no batch starts here: the magic number is {0:#010x}")]
+    Magic(u32),
+    /// The batch is of a version that this build doesn't know.
+    #[error("batch version {0} is unknown")]
+    Version(u16),
+    /// A CRC doesn't match its bytes.
+    #[error("the {part} CRC is {stored:#010x}, its bytes give {computed:#010x}")]
+    Crc {
+        /// "header", "body" or "record".
+        part: &'static str,
+        /// The CRC stored.
+        stored: u32,
+        /// The CRC of the bytes.
+        computed: u32,
+    },
+    /// A field of the header contradicts another or a limit.
+    #[error("{field} can't be {value}: {why}")]
+    Field {
+        /// The header's field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+    /// The codec of the blob is not known to this build.
+    #[error("compression codec {0} is unknown")]
+    Codec(u8),
+    /// The archive's structure is broken.
+    #[error("the archive is not valid: {0}")]
+    Archive(String),
+    /// A record's entry contradicts another or a limit.
+    #[error("record {index}: {why}")]
+    Record {
+        /// The record's ordinal in the batch.
+        index: usize,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+}

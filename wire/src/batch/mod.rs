@@ -1,0 +1,24 @@
+//! The record batch: one layout in the producer's memory, on the wire, on disk and in the
+//! consumer's memory. A fixed header, then an archive of a record table and one blob.
+//!
+//! ```text
+//! 0            48              128
+//! | leader's   | producer's    | table: 32 B  | blob        | 0… | root | 0… |
+//! | part       | part          | per record   |             |    | 16 B |    |
+//!               └────────────── body CRC covers ───────────────────────────┘
+//!               └─ archive_bytes counts from 128 to the root's end ─┘
+//! ```
+
+mod body;
+mod builder;
+mod checked;
+mod error;
+mod header;
+mod record;
+
+pub use body::{BatchBytes, Body, Entry, RelativeSlice, entry_flags};
+pub use builder::{BatchBuilder, BatchFull, BatchLimits, ProducerStamp, Sealed};
+pub use checked::{CheckedBatch, Records, check_header, check_produced};
+pub use error::BatchError;
+pub use header::{Attributes, BATCH_MAGIC, BatchHeader, LeaderStamp, at, stamp};
+pub use record::{Header, Headers, RecordRef, RecordView, encode_headers, tag_hash, tag_summary};
