@@ -194,20 +194,23 @@ fn too_little_memory(call: &str, need: &Requirements, rights: Rights, host: &dyn
         .ok()
         .filter(|_| !rights.may_lock_memory());
     let (current, remedy) = match limit {
-        Some(limit) if limit.soft != u64::MAX => (
-            format!(
-                "{call} fails for want of memory, with a limit of {} of locked memory for all \
-                 processes of this user together",
-                bytes_text(limit.soft)
-            ),
-            format!(
-                "{}; or stop other users of io_uring under this account",
-                crate::process::memlock_remedy(
-                    limit,
-                    limit.soft.saturating_add(need.memlock_bytes)
-                )
-            ),
-        ),
+        Some(limit) if limit.soft != u64::MAX => {
+            // Large enough for this process alone: others of this user take of it.
+            let shared = limit.soft >= need.memlock_bytes;
+            let advised = match shared {
+                true => limit.soft.saturating_add(need.memlock_bytes),
+                false => need.memlock_advised_bytes(),
+            };
+            let raise = crate::process::memlock_remedy(limit, advised);
+            (
+                format!(
+                    "{call} fails for want of memory, with a limit of {} of locked memory for all \
+                     processes of this user together",
+                    bytes_text(limit.soft)
+                ),
+                format!("{raise}; or stop other users of io_uring under this account"),
+            )
+        }
         _ => (
             format!("{call} fails for want of memory"),
             "free memory, or raise the memory limit of the container or unit".to_owned(),

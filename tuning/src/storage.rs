@@ -51,7 +51,7 @@ pub struct DirectIo {
     pub memory_align: u32,
     /// Of position and length in the file.
     pub offset_align: u32,
-    /// Whether the kernel said so; else both are assumed to be [`ASSUMED_ALIGN`].
+    /// Whether the kernel said so; else a page of 4096 bytes is assumed for both.
     pub stated: bool,
 }
 
