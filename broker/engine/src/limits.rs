@@ -1,0 +1,62 @@
+//! Every limit of the engine, and why they fit together.
+
+use ringway_wire::limits::{ALIGNMENT, BATCH_BYTES_MAX};
+
+/// The unit of direct I/O: positions, lengths and addresses are multiples of it. Larger than any
+/// common device's logical block.
+pub const BLOCK_BYTES: usize = 4096;
+/// Largest single write of a commit round that may be made durable by itself (RWF_DSYNC) instead
+/// of by a flush after it.
+pub const DSYNC_BYTES_MAX: usize = 256 << 10;
+/// Most bytes of one partition in one commit round, so that a busy partition doesn't hold up the
+/// others' acknowledgements. A batch larger than this goes alone.
+pub const ROUND_BYTES_MAX: usize = 8 << 20;
+/// First chunk of a partition's append buffer; the next are twice as large up to the maximum.
+pub const CHUNK_BYTES_MIN: usize = 16 << 10;
+/// Largest chunk of an append buffer, unless a single batch needs more.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a cold read.
+pub const READ_BYTES: usize = 512 << 10;
+/// Bytes of a read during recovery that only looks whether anything follows.
+pub const PROBE_BYTES: usize = 64 << 10;
+/// Partitions that a shard recovers at the same time.
+pub const RECOVERING_MAX: usize = 64;
+/// Fetches that may wait at one partition.
+pub const WAITERS_MAX: usize = 100_000;
+/// Bytes of one fetch reply, whatever the client asks for, if one batch isn't larger.
+pub const FETCH_BYTES_MAX: usize = 8 << 20;
+
+const _: () = {
+    assert!(
+        BLOCK_BYTES.is_multiple_of(ALIGNMENT),
+        "a batch that starts a block is aligned"
+    );
+    assert!(
+        DSYNC_BYTES_MAX <= ROUND_BYTES_MAX,
+        "a lone small write is a round"
+    );
+    assert!(
+        CHUNK_BYTES_MIN.is_multiple_of(BLOCK_BYTES),
+        "chunks are whole blocks"
+    );
+    assert!(
+        CHUNK_BYTES_MAX.is_multiple_of(BLOCK_BYTES),
+        "chunks are whole blocks"
+    );
+    assert!(
+        BATCH_BYTES_MAX + BLOCK_BYTES < u32::MAX as usize,
+        "a read's length has 32 bits"
+    );
+};
+
+/// `position` rounded down to a block.
+#[must_use]
+pub const fn block_floor(position: u64) -> u64 {
+    position & !(BLOCK_BYTES as u64 - 1)
+}
+
+/// `position` rounded up to a block.
+#[must_use]
+pub const fn block_ceil(position: u64) -> u64 {
+    block_floor(position + BLOCK_BYTES as u64 - 1)
+}
