@@ -19,7 +19,7 @@ pub use host::{
 };
 pub use linux::{LinuxHost, raise_limits};
 pub use preflight::{Report, Requirements, preflight};
-pub use ring::explain_ring_failure;
+pub use ring::{explain_ring_failure, ring_memlock_bytes};
 pub use staged::StagedHost;
 pub use storage::{
     Device, DirectIo, FileSystem, Journal, Storage, StorageError, SyncScope, storage,

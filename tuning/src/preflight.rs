@@ -17,7 +17,9 @@ pub struct Requirements {
     pub shards: u32,
     /// Number of rings, those of the shards and all others.
     pub rings: u32,
-    /// Memory that all rings and their registered buffers lock together, in bytes.
+    /// Memory that all rings and their registered buffers lock together, in bytes: for each ring
+    /// [`crate::ring_memlock_bytes`] and its buffers, and 64 KiB to spare, since the kernel gives
+    /// back what the pre-flight's own small rings took only some time after they are closed.
     pub memlock_bytes: u64,
     /// Descriptors without which there is no point in starting.
     pub nofile: u64,

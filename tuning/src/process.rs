@@ -46,19 +46,32 @@ impl Rights {
     }
 }
 
+/// The limit below which the housekeeper's executor refuses to start, in bytes: glommio 0.9 looks
+/// at the limit alone, not at the right to exceed it.
+const EXECUTOR_MEMLOCK_BYTES: u64 = 512 << 10;
+
 pub(crate) fn memlock(need: &Requirements, host: &dyn Host) -> Finding {
     let check = "memlock";
     let why = "rings and their buffers are locked memory, counted over all processes of this user";
-    let wanted_bytes = need.memlock_bytes;
-    let rights = Rights::of(host);
     let limit = match host.limit(LimitKind::Memlock) {
         Ok(limit) => limit,
         Err(error) => return unreadable(check, &error),
     };
-    if rights.may_lock_memory() {
-        return Finding::fine(check, "no limit (CAP_IPC_LOCK)", why);
-    }
     let advised = need.memlock_advised_bytes();
+    if Rights::of(host).may_lock_memory() {
+        if limit.soft >= EXECUTOR_MEMLOCK_BYTES {
+            return Finding::fine(check, "no limit (CAP_IPC_LOCK)", why);
+        }
+        return Finding {
+            check,
+            severity: Severity::Fatal,
+            current: limit_text(limit.soft, bytes_text),
+            wanted: bytes_text(EXECUTOR_MEMLOCK_BYTES),
+            why: "the housekeeper's executor insists on it, even with CAP_IPC_LOCK".to_owned(),
+            remedy: memlock_remedy(limit, advised),
+        };
+    }
+    let wanted_bytes = need.memlock_bytes.max(EXECUTOR_MEMLOCK_BYTES);
     let sufficient = limit.soft >= wanted_bytes;
     Finding {
         check,

@@ -16,6 +16,23 @@ const KERNEL_FIRST: (u32, u32) = (5, 1);
 
 const WHY: &str = "shards do all their network and disk work through io_uring";
 
+/// The memory that one ring locks, in bytes, for `submissions` and `completions` entries (powers
+/// of two, as the kernel rounds them; it makes twice as many completions unless told otherwise).
+/// Rings count as locked since Linux 6.14, as they did before 5.12. Registered buffers and buffer
+/// rings come on top, with their own sizes in whole pages.
+pub fn ring_memlock_bytes(submissions: u32, completions: u32) -> u64 {
+    /// Heads, tails and flags before the entries: 64 to 320 bytes, by kernel.
+    const HEADER_BYTES: u64 = 320;
+    const COMPLETION_BYTES: u64 = 16;
+    const SUBMISSION_BYTES: u64 = 64;
+    /// The entry of a submission in the index array.
+    const INDEX_BYTES: u64 = 4;
+    let (submissions, completions) = (u64::from(submissions), u64::from(completions));
+    let rings = HEADER_BYTES + completions * COMPLETION_BYTES + submissions * INDEX_BYTES;
+    let page = crate::sys::page_bytes();
+    rings.next_multiple_of(page) + (submissions * SUBMISSION_BYTES).next_multiple_of(page)
+}
+
 /// The checks of io_uring: one finding for the ring, and where there is one, one more for what
 /// is optional.
 pub(crate) fn checks(need: &Requirements, host: &dyn Host) -> Vec<Finding> {

@@ -51,6 +51,13 @@ pub(crate) fn set_soft_limit(kind: LimitKind, soft: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// The size of a page of memory, in bytes.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: takes a number and touches no memory.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).expect("every kernel has a page size")
+}
+
 /// Name of the probe file where the file system has no nameless ones; never seen elsewhere.
 const PROBE_NAME: &str = ".ringway-preflight";
 

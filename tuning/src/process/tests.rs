@@ -57,13 +57,33 @@ fn too_little_locked_memory_is_fatal_and_the_remedy_fits_the_hard_limit() {
 #[test]
 fn the_capability_to_lock_memory_lifts_the_limit() {
     let mut host = StagedHost {
-        memlock: limited(0, 0),
+        memlock: limited(512 << 10, 512 << 10),
         ..StagedHost::default()
     };
     host.write("/proc/thread-self/status", "CapEff:\t0000000000004000\n");
     assert_eq!(memlock(&need(), &host).severity, Severity::Ok);
     host.write("/proc/thread-self/status", "CapEff:\tffffffffffffbfff\n");
     assert_eq!(memlock(&need(), &host).severity, Severity::Fatal);
+}
+
+#[test]
+fn the_executor_insists_on_a_limit_whatever_the_rights() {
+    let mut host = StagedHost {
+        memlock: limited(65_536, 65_536),
+        ..StagedHost::default()
+    };
+    host.write("/proc/thread-self/status", "CapEff:\t0000000000004000\n");
+    let finding = memlock(&need(), &host);
+    assert_eq!(
+        (finding.severity, finding.wanted.as_str()),
+        (Severity::Fatal, "512 KiB")
+    );
+    let modest = Requirements {
+        memlock_bytes: 4096,
+        ..need()
+    };
+    host.write("/proc/thread-self/status", "CapEff:\t0\n");
+    assert_eq!(memlock(&modest, &host).severity, Severity::Fatal);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn apply(word: &str) {
         "nofile-soft" => set_limit(libc::RLIMIT_NOFILE, number(), hard_nofile()),
         "raise-limits" => raise_limits().unwrap(),
         "ordinary-user" => become_ordinary(),
+        "hold-rings" => hold_rings(number()),
         _ => panic!("unknown circumstance {word:?}"),
     }
 }
@@ -144,24 +145,36 @@ fn hard_nofile() -> u64 {
     limit.rlim_max
 }
 
-/// The number of `nobody` on every distribution.
-const NOBODY: u32 = 65_534;
+/// Entries of the rings that [`hold_rings`] builds.
+pub(crate) const HELD_ENTRIES: u32 = 256;
+
+/// Builds rings as large as a shard's and keeps them to the end of the process.
+fn hold_rings(count: u64) {
+    for ordinal in 0..count {
+        let ring = io_uring::IoUring::new(HELD_ENTRIES)
+            .unwrap_or_else(|error| panic!("ring {ordinal} of {count}: {error}"));
+        std::mem::forget(ring);
+    }
+}
 
 pub(crate) fn is_root() -> bool {
     // SAFETY: takes and touches nothing.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Gives up root for `nobody`; an ordinary user stays who it is.
+/// Gives up root for a user that nobody else is, since locked memory counts per user; an ordinary
+/// user stays who it is.
 fn become_ordinary() {
     if !is_root() {
         return;
     }
+    // Between the numbers given to people and services and those that a container may lack.
+    let user = 20_000 + std::process::id() % 40_000;
     // SAFETY: no memory is passed; libc changes all threads of the process together.
     let done = unsafe {
         libc::setgroups(0, std::ptr::null()) == 0
-            && libc::setgid(NOBODY) == 0
-            && libc::setuid(NOBODY) == 0
+            && libc::setgid(user) == 0
+            && libc::setuid(user) == 0
     };
     assert!(done, "{}", std::io::Error::last_os_error());
 }

@@ -8,9 +8,10 @@ mod volume;
 use std::path::Path;
 use std::process::Command;
 
-use child::{is_root, need, report_under};
+use child::{HELD_ENTRIES, is_root, need, report_under};
 use ringway_tuning::{
-    FileSystem, Journal, LinuxHost, Report, Severity, SyncScope, preflight, raise_limits, storage,
+    FileSystem, Journal, LinuxHost, Report, Severity, SyncScope, preflight, raise_limits,
+    ring_memlock_bytes, storage,
 };
 use serde_json::Value;
 use volume::{Scratch, Volume};
@@ -146,6 +147,48 @@ fn eight_mebibytes_of_locked_memory_are_enough_for_an_ordinary_user() {
     let report = report_under("memlock=8388608 ordinary-user", scratch.path());
     assert_says(finding(&report, "memlock"), "ok", "8 MiB", "");
     assert_says(finding(&report, "io_uring"), "ok", "works", "");
+}
+
+#[test]
+fn the_executor_insists_on_a_limit_even_for_root() {
+    if !have(is_root(), "root") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let report = report_under("memlock=65536", scratch.path());
+    assert_says(finding(&report, "memlock"), "fatal", "64 KiB", "memlock");
+    assert_says(finding(&report, "io_uring"), "ok", "works", "");
+}
+
+#[test]
+fn rings_lock_no_more_memory_than_is_reckoned() {
+    // An ordinary user's own processes would be counted in.
+    if !have(is_root(), "root") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let rings = 16;
+    let bytes = rings * ring_memlock_bytes(HELD_ENTRIES, 2 * HELD_ENTRIES);
+    let words = format!("memlock={bytes} ordinary-user hold-rings={rings}");
+    // The child panics if they don't fit. Where rings count at all, every page is taken by then,
+    // and what fails is the pre-flight's own small ring.
+    let report = report_under(&words, scratch.path());
+    let full = report["findings"][0]["current"].as_str().unwrap();
+    let counts = kernel_counts_rings();
+    assert!(
+        !counts || full.contains("fails for want of memory"),
+        "{report:#}"
+    );
+}
+
+/// Whether this kernel counts rings as locked memory (6.14 and later).
+fn kernel_counts_rings() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse::<u32>());
+    let mut next = || numbers.next().unwrap().unwrap();
+    (next(), next()) >= (6, 14)
 }
 
 #[test]
