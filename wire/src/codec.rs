@@ -1,5 +1,5 @@
 //! Reading and writing the typed part of a frame: little-endian integers, strings and lists with
-//! their length before them. A reader never allocates more than its input is long.
+//! their length before them. A reader allocates for what has come, never for what was announced.
 
 use crate::limits::STRING_BYTES_MAX;
 
@@ -128,6 +128,25 @@ impl<'a> Reader<'a> {
             });
         }
         (0..count).map(|_| item(self)).collect()
+    }
+
+    /// Reads a list as [`Reader::list`] does, of at most `count_max` items.
+    ///
+    /// # Errors
+    /// [`DecodeError::Illegal`] above that; else those of [`Reader::list`].
+    pub fn list_up_to<T>(
+        &mut self,
+        field: &'static str,
+        count_max: usize,
+        item_bytes_min: usize,
+        item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.clone().u32(field)?;
+        if count as usize > count_max {
+            let value = count.into();
+            return Err(DecodeError::Illegal { field, value });
+        }
+        self.list(field, item_bytes_min, item)
     }
 
     /// Says that everything was read.

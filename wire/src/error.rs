@@ -48,6 +48,8 @@ codes! {
     UnsupportedVersion = 3 "unsupported_version" false,
     /// A request before hello, or of a kind that this broker doesn't know.
     UnexpectedRequest = 4 "unexpected_request" false,
+    /// The reply would be larger than a frame's head may be: ask for less at once.
+    ReplyTooLarge = 5 "reply_too_large" false,
     /// The topic doesn't exist. Retriable by refreshing metadata only where the caller expects it.
     UnknownTopic = 10 "unknown_topic" false,
     /// A topic of that name exists already.

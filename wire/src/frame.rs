@@ -59,9 +59,13 @@ impl FrameHeader {
     /// The header of a frame with so many bytes of head and of data.
     ///
     /// # Panics
-    /// When the frame would be larger than any receiver accepts.
+    /// When the head or the frame would be larger than any receiver accepts.
     #[must_use]
     pub fn new(kind: u16, correlation: CorrelationId, head: usize, data: usize) -> Self {
+        assert!(
+            head <= FRAME_HEAD_BYTES_MAX,
+            "a head of {head} bytes is above the limit"
+        );
         let frame = FRAME_HEADER_BYTES + aligned(head) + aligned(data);
         assert!(
             frame <= FRAME_BYTES_MAX,
@@ -188,10 +192,17 @@ pub struct FrameDecoder {
     /// Bytes of `buffer` that came from the stream.
     end: usize,
     frame_bytes_max: usize,
+    /// Most bytes held at once since the space was last looked at.
+    held_max: usize,
+    /// Times that the decoder ran empty since then.
+    drains: u32,
 }
 
-/// Space that an idle decoder may keep, in bytes.
+/// Space that a decoder keeps however little it is used, in bytes.
 const IDLE_BYTES_MAX: usize = 64 << 10;
+/// After running empty so many times a decoder gives back space of which it has used less than a
+/// quarter. More than one, so that a stream of large frames doesn't pay for new space with each.
+const DRAINS_PER_LOOK: u32 = 64;
 
 impl FrameDecoder {
     /// A decoder that accepts frames up to so many bytes.
@@ -203,6 +214,8 @@ impl FrameDecoder {
             start: 0,
             end: 0,
             frame_bytes_max,
+            held_max: 0,
+            drains: 0,
         }
     }
 
@@ -215,17 +228,32 @@ impl FrameDecoder {
     /// At least `bytes_min` bytes of space to read into; tell [`FrameDecoder::filled`] how many
     /// were used.
     pub fn spare(&mut self, bytes_min: usize) -> &mut [u8] {
-        if self.start == self.end {
+        if self.start == self.end && self.end > 0 {
             self.start = 0;
             self.end = 0;
-            if self.buffer.len() > IDLE_BYTES_MAX && bytes_min <= IDLE_BYTES_MAX {
-                self.buffer = AlignedVec::new();
+            self.drains += 1;
+            if self.drains >= DRAINS_PER_LOOK {
+                if self.held_max.max(bytes_min) < self.buffer.len() / 4 {
+                    self.shrink();
+                }
+                self.held_max = 0;
+                self.drains = 0;
             }
         }
         if self.buffer.len() - self.end < bytes_min {
             self.make_room(bytes_min);
         }
         &mut self.buffer[self.end..]
+    }
+
+    /// Gives back space that nothing stands in: for a connection that has been silent, or when
+    /// memory is short.
+    pub fn shrink(&mut self) {
+        if self.start == self.end && self.buffer.len() > IDLE_BYTES_MAX {
+            self.buffer = AlignedVec::new();
+            self.start = 0;
+            self.end = 0;
+        }
     }
 
     fn make_room(&mut self, bytes_min: usize) {
@@ -253,6 +281,7 @@ impl FrameDecoder {
             "more bytes than the space given"
         );
         self.end += bytes;
+        self.held_max = self.held_max.max(self.end - self.start);
     }
 
     /// The next whole frame, or `None` until more bytes come.
@@ -287,6 +316,7 @@ impl FrameDecoder {
     }
 
     /// Bytes that the frame now arriving still lacks, if its header is there: how much to read.
+    /// The sender only announced them: who passes this to [`FrameDecoder::spare`] caps it first.
     #[must_use]
     pub fn lacking(&self) -> Option<usize> {
         let held = &self.buffer[self.start..self.end];

@@ -59,9 +59,17 @@ pub struct Entry {
 
 /// First byte of an entry under the record's CRC.
 const ENTRY_CRC_START: usize = 12;
+/// Where an entry's CRC starts.
+const ENTRY_CRC: usize = 8;
+
+/// The CRC that an entry of these bytes should have with these bytes in the blob.
+fn entry_crc(entry: &[u8; ENTRY_BYTES], record: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&entry[ENTRY_CRC_START..]), record)
+}
 
 const _: () = {
     assert!(size_of::<Entry>() == ENTRY_BYTES && align_of::<Entry>() == 4);
+    assert!(std::mem::offset_of!(Entry, crc) == ENTRY_CRC);
     assert!(std::mem::offset_of!(Entry, timestamp_delta_us) == ENTRY_CRC_START);
     assert!(std::mem::offset_of!(Entry, headers_bytes) == 28);
     assert!(size_of::<Body>() == BODY_ROOT_BYTES && align_of::<Body>() == 4);
@@ -85,6 +93,14 @@ impl Entry {
         bytes
     }
 
+    /// The entry's bytes with the CRC that it should have with these bytes in the blob.
+    pub(super) fn to_bytes_over(self, record: &[u8]) -> [u8; ENTRY_BYTES] {
+        let mut bytes = self.to_bytes();
+        let crc = entry_crc(&bytes, record);
+        bytes[ENTRY_CRC..ENTRY_CRC_START].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
     /// Bytes that the record takes in the blob.
     #[must_use]
     pub const fn record_bytes(&self) -> u64 {
@@ -97,7 +113,7 @@ impl Entry {
     /// The CRC that the entry should have with these bytes in the blob.
     #[must_use]
     pub fn crc_over(&self, record: &[u8]) -> u32 {
-        crc32c::crc32c_append(crc32c::crc32c(&self.to_bytes()[ENTRY_CRC_START..]), record)
+        entry_crc(&self.to_bytes(), record)
     }
 }
 
@@ -163,10 +179,30 @@ pub struct Body {
 }
 
 impl Body {
-    /// Checks the structure of an archive whose first byte is 4-aligned.
-    pub(super) fn access(archive: &[u8]) -> Result<&Self, BatchError> {
-        rkyv::access::<Self, rkyv::rancor::Error>(archive)
-            .map_err(|error| BatchError::Archive(error.to_string()))
+    /// Checks the structure of an archive whose first byte is 4-aligned: valid for rkyv, and laid
+    /// out as [`Body::root_bytes`] says, with nothing else in it, so that equal records make equal
+    /// bytes and a checked archive hides none.
+    pub(super) fn access(
+        archive: &[u8],
+        records: usize,
+        blob_bytes: usize,
+    ) -> Result<&Self, BatchError> {
+        let body = rkyv::access::<Self, rkyv::rancor::Error>(archive)
+            .map_err(|error| BatchError::Archive(error.to_string()))?;
+        let blob_start = records * ENTRY_BYTES;
+        let root_start = archive.len() - BODY_ROOT_BYTES;
+        if archive[root_start..] != Self::root_bytes(records, blob_start, blob_bytes, root_start) {
+            let why = "its root is not that of the header's counts";
+            return Err(BatchError::Archive(why.to_owned()));
+        }
+        if archive[blob_start + blob_bytes..root_start]
+            .iter()
+            .any(|&byte| byte != 0)
+        {
+            let why = "the bytes between blob and root are not zeros";
+            return Err(BatchError::Archive(why.to_owned()));
+        }
+        Ok(body)
     }
 
     /// The root's bytes for an archive whose table starts at 0, blob at `blob_start` and root at

@@ -142,7 +142,7 @@ impl BatchBuilder {
             0
         };
         let flag = |present: bool, flag: u8| if present { flag } else { 0 };
-        let mut entry = Entry {
+        let entry = Entry {
             offset_delta: u32_le::from_native(self.record_count() as u32),
             position: u32_le::from_native(start as u32),
             crc: u32_le::from_native(0),
@@ -156,14 +156,14 @@ impl BatchBuilder {
                 | flag(record.value.is_some(), entry_flags::VALUE)
                 | flag(record.tag.is_some(), entry_flags::TAG),
         };
-        self.blob.resize(start, 0);
         self.blob
-            .extend_from_slice(record.value.unwrap_or_default());
-        self.blob.extend_from_slice(record.key.unwrap_or_default());
-        self.blob.extend_from_slice(record.headers);
-        self.blob.extend_from_slice(tag);
-        entry.crc = u32_le::from_native(entry.crc_over(&self.blob[start..]));
-        self.table.extend_from_slice(&entry.to_bytes());
+            .reserve(start - self.blob.len() + record.blob_bytes());
+        self.blob.resize(start, 0);
+        for part in [record.value, record.key, Some(record.headers), record.tag] {
+            self.blob.extend_from_slice(part.unwrap_or_default());
+        }
+        self.table
+            .extend_from_slice(&entry.to_bytes_over(&self.blob[start..]));
         if record.tag.is_some() {
             self.tag_summary |= tag_summary(hash);
         }

@@ -2,12 +2,12 @@
 
 use crate::batch::body::{Body, Entry, entry_flags};
 use crate::batch::error::BatchError;
-use crate::batch::header::{Attributes, BatchHeader, header_crc};
+use crate::batch::header::{Attributes, BatchHeader, at, header_crc};
 use crate::batch::record::{Headers, RecordView, tag_hash, tag_summary};
 use crate::ids::Offset;
 use crate::limits::{
     ALIGNMENT, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BODY_ROOT_BYTES,
-    ENTRY_BYTES, LEADER_PART_BYTES,
+    ENTRY_BYTES, LEADER_PART_BYTES, aligned,
 };
 
 /// Reads a header and checks that its lengths make sense, before the rest of the batch is there.
@@ -28,126 +28,126 @@ pub fn check_header(bytes: &[u8], stamped: bool) -> Result<BatchHeader, BatchErr
             });
         }
     }
-    let field = |field, value: u32, why| {
-        Err(BatchError::Field {
-            field,
-            value: value.into(),
-            why,
-        })
-    };
-    let batch_bytes = header.batch_bytes as usize;
-    let archive_bytes = header.archive_bytes as usize;
-    let table_bytes = u64::from(header.record_count) * ENTRY_BYTES as u64;
-    if batch_bytes > BATCH_BYTES_MAX {
-        return field(
-            "batch_bytes",
-            header.batch_bytes,
-            "a batch has at most 64 MiB",
-        );
-    }
-    if BATCH_HEADER_BYTES + archive_bytes.next_multiple_of(ALIGNMENT) != batch_bytes {
-        return field(
-            "batch_bytes",
-            header.batch_bytes,
-            "it is the header and the padded archive",
-        );
-    }
-    if header.record_count == 0 || header.record_count as usize > BATCH_RECORDS_MAX {
-        return field(
-            "record_count",
-            header.record_count,
-            "it is between 1 and 2^20",
-        );
-    }
-    if table_bytes + BODY_ROOT_BYTES as u64 > archive_bytes as u64 {
-        return field(
-            "record_count",
-            header.record_count,
-            "the table doesn't fit the archive",
-        );
-    }
-    if header.last_offset_delta < header.record_count - 1 {
-        return field(
-            "last_offset_delta",
-            header.last_offset_delta,
-            "offsets would repeat",
-        );
-    }
-    if header
-        .base_offset
-        .0
-        .checked_add(header.last_offset_delta.into())
-        .is_none()
-    {
-        return field(
-            "last_offset_delta",
-            header.last_offset_delta,
-            "offsets would overflow",
-        );
-    }
-    if header.blob_bytes as usize > BATCH_BYTES_MAX {
-        return field("blob_bytes", header.blob_bytes, "a blob has at most 64 MiB");
-    }
-    if header.attributes.0 & !Attributes::KNOWN != 0 {
-        return field(
-            "attributes",
-            header.attributes.0,
-            "unknown bits are zero in this version",
-        );
-    }
+    check_lengths(&header)?;
+    check_numbers(&header)?;
     Ok(header)
 }
 
-/// Checks a batch that a producer sent, before it is appended: no header CRC yet, no gaps between
-/// offsets, nothing that only a broker may set, and every count and hash as the records have it.
+fn field<T>(
+    field: &'static str,
+    value: impl Into<u64>,
+    why: &'static str,
+) -> Result<T, BatchError> {
+    let value = value.into();
+    Err(BatchError::Field { field, value, why })
+}
+
+fn check_lengths(header: &BatchHeader) -> Result<(), BatchError> {
+    let batch_bytes = header.batch_bytes as usize;
+    let archive_bytes = header.archive_bytes as usize;
+    if batch_bytes > BATCH_BYTES_MAX {
+        let why = "a batch has at most 64 MiB";
+        return field("batch_bytes", header.batch_bytes, why);
+    }
+    if BATCH_HEADER_BYTES + archive_bytes != batch_bytes {
+        let why = "it is the header and the archive";
+        return field("batch_bytes", header.batch_bytes, why);
+    }
+    if !archive_bytes.is_multiple_of(ALIGNMENT) {
+        let why = "it is a multiple of 16";
+        return field("archive_bytes", header.archive_bytes, why);
+    }
+    if header.record_count == 0 || header.record_count as usize > BATCH_RECORDS_MAX {
+        let why = "it is between 1 and 2^20";
+        return field("record_count", header.record_count, why);
+    }
+    let table_bytes = header.record_count as usize * ENTRY_BYTES;
+    if table_bytes + BODY_ROOT_BYTES > archive_bytes {
+        let why = "the table doesn't fit the archive";
+        return field("record_count", header.record_count, why);
+    }
+    let blob_bytes = header.blob_bytes as usize;
+    if blob_bytes > BATCH_BYTES_MAX {
+        let why = "a blob has at most 64 MiB";
+        return field("blob_bytes", header.blob_bytes, why);
+    }
+    if header.attributes.codec() == 0
+        && aligned(table_bytes + blob_bytes) + BODY_ROOT_BYTES != archive_bytes
+    {
+        let why = "table, blob and root don't make the archive";
+        return field("blob_bytes", header.blob_bytes, why);
+    }
+    Ok(())
+}
+
+fn check_numbers(header: &BatchHeader) -> Result<(), BatchError> {
+    let last_delta = header.last_offset_delta;
+    if last_delta < header.record_count - 1 {
+        return field("last_offset_delta", last_delta, "offsets would repeat");
+    }
+    let next = header.base_offset.0.checked_add(u64::from(last_delta) + 1);
+    if next.is_none() {
+        let why = "offsets would overflow";
+        return field("base_offset", header.base_offset.0, why);
+    }
+    if header.attributes.0 & !Attributes::KNOWN != 0 {
+        let why = "unknown bits are zero in this version";
+        return field("attributes", header.attributes.0, why);
+    }
+    if header.layout != 0 && !header.attributes.has(Attributes::TYPED) {
+        return field("layout", header.layout, "only typed values have one");
+    }
+    Ok(())
+}
+
+/// Checks a batch that a producer sent, before it is appended: nothing behind it, no leader's part
+/// yet, no gaps between offsets, and nothing that only a broker may set. The records' own CRCs are
+/// not checked: they are the producer's word to the reader, as the body CRC is to the broker.
+///
+/// `bytes` must be 4-aligned, 16-aligned if values are typed.
 ///
 /// # Errors
 /// [`BatchError`] names the first thing that is wrong.
 pub fn check_produced(bytes: &[u8]) -> Result<CheckedBatch<'_>, BatchError> {
     let header = check_header(bytes, false)?;
-    let field = |field, value, why| Err(BatchError::Field { field, value, why });
+    if bytes.len() > header.batch_bytes as usize {
+        let why = "more bytes than the batch's are there";
+        return field("batch_bytes", header.batch_bytes, why);
+    }
+    for (name, range) in LEADER_FIELDS {
+        let value = bytes[range]
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte));
+        if value != 0 {
+            return field(name, value, "only a broker sets it");
+        }
+    }
     if header.attributes.0 & !Attributes::PRODUCIBLE != 0 {
-        return field(
-            "attributes",
-            header.attributes.0.into(),
-            "only a broker sets these",
-        );
+        let why = "only a broker sets these";
+        return field("attributes", header.attributes.0, why);
     }
     if header.last_offset_delta != header.record_count - 1 {
-        let value = header.last_offset_delta.into();
-        return field(
-            "last_offset_delta",
-            value,
-            "a new batch has no gaps between offsets",
-        );
+        let why = "a new batch has no gaps between offsets";
+        return field("last_offset_delta", header.last_offset_delta, why);
     }
     let batch = CheckedBatch::open(bytes, header)?;
-    let mut summary = 0;
-    let mut largest_us = header.first_timestamp_us;
-    for entry in batch.entries() {
-        if entry.flags & entry_flags::TAG != 0 {
-            summary |= tag_summary(entry.tag_hash.to_native());
-        }
-        let delta_us = entry.timestamp_delta_us.to_native();
-        largest_us = largest_us.max(header.first_timestamp_us.saturating_add(delta_us.into()));
-    }
-    if summary != header.tag_summary {
-        return field(
-            "tag_summary",
-            header.tag_summary,
-            "it is the union of the records' tags",
-        );
-    }
-    if largest_us != header.max_timestamp_us {
-        let value = header.max_timestamp_us as u64;
-        return field(
-            "max_timestamp_us",
-            value,
-            "it is the largest of the records' timestamps",
-        );
+    if batch.table[0].timestamp_delta_us.to_native() != 0 {
+        let value = header.first_timestamp_us as u64;
+        return field("first_timestamp_us", value, "it is the first record's");
     }
     Ok(batch)
 }
+
+/// The leader's part without magic, version and body CRC.
+const LEADER_FIELDS: [(&str, std::ops::Range<usize>); 6] = [
+    ("log_id", at::LOG_ID..at::BASE_OFFSET),
+    ("base_offset", at::BASE_OFFSET..at::APPEND_TIME_US),
+    ("append_time_us", at::APPEND_TIME_US..at::LEADER_EPOCH),
+    ("leader_epoch", at::LEADER_EPOCH..at::PREV_HEADER_CRC),
+    ("prev_header_crc", at::PREV_HEADER_CRC..at::BODY_CRC),
+    ("header_crc", at::HEADER_CRC..at::BATCH_BYTES),
+];
 
 /// A batch whose body CRC, structure and every entry were checked. Reading it can't fail.
 #[derive(Clone, Copy, Debug)]
@@ -171,12 +171,15 @@ impl<'a> CheckedBatch<'a> {
 
     fn open(bytes: &'a [u8], header: BatchHeader) -> Result<Self, BatchError> {
         let wanted = header.batch_bytes as usize;
+        let left = bytes.len();
         let Some(bytes) = bytes.get(..wanted) else {
-            return Err(BatchError::Truncated {
-                wanted,
-                left: bytes.len(),
-            });
+            return Err(BatchError::Truncated { wanted, left });
         };
+        let typed = header.attributes.has(Attributes::TYPED);
+        let alignment = if typed { ALIGNMENT } else { align_of::<Body>() };
+        if !bytes.as_ptr().addr().is_multiple_of(alignment) {
+            return Err(BatchError::Misaligned { wanted: alignment });
+        }
         let computed = crc32c::crc32c(&bytes[LEADER_PART_BYTES..]);
         if computed != header.body_crc {
             return Err(BatchError::Crc {
@@ -185,67 +188,56 @@ impl<'a> CheckedBatch<'a> {
                 computed,
             });
         }
-        let archive_end = BATCH_HEADER_BYTES + header.archive_bytes as usize;
-        let body = Body::access(&bytes[BATCH_HEADER_BYTES..archive_end])?;
+        if header.attributes.codec() != 0 {
+            return Err(BatchError::Codec(header.attributes.codec()));
+        }
+        let body = Body::access(
+            &bytes[BATCH_HEADER_BYTES..],
+            header.record_count as usize,
+            header.blob_bytes as usize,
+        )?;
         let batch = Self {
             header,
             bytes,
             table: body.table.as_slice(),
             blob: body.blob.as_slice(),
         };
-        batch.check_entries(&bytes[archive_end..])?;
+        batch.check_entries(typed)?;
         Ok(batch)
     }
 
-    fn check_entries(&self, padding: &[u8]) -> Result<(), BatchError> {
+    fn check_entries(&self, typed: bool) -> Result<(), BatchError> {
         let header = &self.header;
-        let field = |field, value: u32, why| {
-            Err(BatchError::Field {
-                field,
-                value: value.into(),
-                why,
-            })
-        };
-        if padding.iter().any(|&byte| byte != 0) {
-            return field(
-                "archive_bytes",
-                header.archive_bytes,
-                "the bytes after it are zeros",
-            );
-        }
-        if self.table.len() != header.record_count as usize {
-            return field(
-                "record_count",
-                header.record_count,
-                "the table has another length",
-            );
-        }
-        if header.attributes.codec() != 0 {
-            return Err(BatchError::Codec(header.attributes.codec()));
-        }
-        if self.blob.len() != header.blob_bytes as usize {
-            return field(
-                "blob_bytes",
-                header.blob_bytes,
-                "the blob has another length",
-            );
-        }
         let mut walk = Walk {
             offset_next: 0,
             blob_end: 0,
+            tag_summary: 0,
+            max_delta_us: i32::MIN,
         };
         for (index, entry) in self.table.iter().enumerate() {
-            walk.entry(entry, self)
+            walk.entry(entry, self, typed)
                 .map_err(|why| BatchError::Record { index, why })?;
         }
-        match walk.offset_next.checked_sub(1) {
-            Some(last) if last == u64::from(header.last_offset_delta) => Ok(()),
-            _ => field(
-                "last_offset_delta",
-                header.last_offset_delta,
-                "the last record's differs",
-            ),
+        if walk.blob_end != self.blob.len() as u64 {
+            let why = "bytes at its end belong to no record";
+            return field("blob_bytes", header.blob_bytes, why);
         }
+        if walk.offset_next > u64::from(header.last_offset_delta) + 1 {
+            let why = "the last record's is larger";
+            return field("last_offset_delta", header.last_offset_delta, why);
+        }
+        if walk.tag_summary != header.tag_summary {
+            let why = "it is the union of the records' tags";
+            return field("tag_summary", header.tag_summary, why);
+        }
+        let largest_us = header
+            .first_timestamp_us
+            .checked_add(walk.max_delta_us.into());
+        if largest_us != Some(header.max_timestamp_us) {
+            let why = "it is the largest of the records' timestamps";
+            return field("max_timestamp_us", header.max_timestamp_us as u64, why);
+        }
+        Ok(())
     }
 
     /// The header.
@@ -282,26 +274,29 @@ impl<'a> CheckedBatch<'a> {
 struct Walk {
     offset_next: u64,
     blob_end: u64,
+    tag_summary: u64,
+    max_delta_us: i32,
 }
 
 impl Walk {
-    fn entry(&mut self, entry: &Entry, batch: &CheckedBatch<'_>) -> Result<(), &'static str> {
+    #[inline]
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        batch: &CheckedBatch<'_>,
+        typed: bool,
+    ) -> Result<(), &'static str> {
         let offset_delta = u64::from(entry.offset_delta.to_native());
         if offset_delta < self.offset_next {
             return Err("offsets go back or repeat");
         }
         self.offset_next = offset_delta + 1;
-        let start = u64::from(entry.position.to_native());
-        let gap = start
-            .checked_sub(self.blob_end)
-            .ok_or("its bytes overlap the record before")?;
-        if gap >= ALIGNMENT as u64 {
-            return Err("bytes of the blob before it belong to no record");
+        let delta_us = entry.timestamp_delta_us.to_native();
+        let first_us = batch.header.first_timestamp_us;
+        if first_us.checked_add(delta_us.into()).is_none() {
+            return Err("its timestamp overflows");
         }
-        self.blob_end = start + entry.record_bytes();
-        if self.blob_end > batch.blob.len() as u64 {
-            return Err("its bytes go beyond the blob");
-        }
+        self.max_delta_us = self.max_delta_us.max(delta_us);
         if entry.flags & !entry_flags::KNOWN != 0 {
             return Err("unknown flags are zero in this version");
         }
@@ -312,11 +307,40 @@ impl Walk {
         {
             return Err("a part that it says is absent has a length");
         }
-        let bytes = &batch.blob[start as usize..self.blob_end as usize];
+        let bytes = self.claim(entry, batch, typed)?;
         self.headers_and_tag(entry, bytes)
     }
 
-    fn headers_and_tag(&self, entry: &Entry, bytes: &[u8]) -> Result<(), &'static str> {
+    /// The record's bytes, which follow those of the record before: directly, or at the next
+    /// multiple of 16 behind zeros if values are typed.
+    fn claim<'a>(
+        &mut self,
+        entry: &Entry,
+        batch: &CheckedBatch<'a>,
+        typed: bool,
+    ) -> Result<&'a [u8], &'static str> {
+        let start = u64::from(entry.position.to_native());
+        let padded = if typed {
+            aligned(self.blob_end as usize) as u64
+        } else {
+            self.blob_end
+        };
+        if start != padded {
+            return Err("its bytes don't follow those of the record before");
+        }
+        let end = start + entry.record_bytes();
+        if end > batch.blob.len() as u64 {
+            return Err("its bytes go beyond the blob");
+        }
+        let padding = &batch.blob[self.blob_end as usize..start as usize];
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err("the bytes before it are not zeros");
+        }
+        self.blob_end = end;
+        Ok(&batch.blob[start as usize..end as usize])
+    }
+
+    fn headers_and_tag(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), &'static str> {
         if entry.headers_bytes.to_native() == 0 && entry.flags & entry_flags::TAG == 0 {
             return if entry.tag_hash.to_native() == 0 {
                 Ok(())
@@ -331,7 +355,11 @@ impl Walk {
         }
         let hash = match entry.flags & entry_flags::TAG {
             0 => 0,
-            _ => tag_hash(&bytes[tag_start..]),
+            _ => {
+                let hash = tag_hash(&bytes[tag_start..]);
+                self.tag_summary |= tag_summary(hash);
+                hash
+            }
         };
         if hash != entry.tag_hash.to_native() {
             return Err("its tag has another hash");

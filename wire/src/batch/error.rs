@@ -11,6 +11,12 @@ pub enum BatchError {
         /// Bytes that are there.
         left: usize,
     },
+    /// The bytes don't stand at an address where they can be read in place: copy them to one.
+    #[error("a batch has to stand at a multiple of {wanted} in memory")]
+    Misaligned {
+        /// The alignment that this batch needs, in bytes.
+        wanted: usize,
+    },
     /// The first bytes are not a batch's.
     #[error("no batch starts here: the magic number is {0:#010x}")]
     Magic(u32),

@@ -108,17 +108,19 @@ pub struct BatchHeader {
     pub header_crc: u32,
     /// Bytes of the whole batch, header included; a multiple of 16.
     pub batch_bytes: u32,
-    /// Bytes of the archive, without the zeros after it.
+    /// Bytes of the archive: table, blob, zeros, root; a multiple of 16.
     pub archive_bytes: u32,
     /// Bytes of the blob before compression.
     pub blob_bytes: u32,
     /// Records in the batch; at least 1.
     pub record_count: u32,
-    /// Offset of the last record less that of the first.
+    /// Last offset that the batch stands for, less the base offset. Compaction may have removed
+    /// that record.
     pub last_offset_delta: u32,
     /// Codec and kinds.
     pub attributes: Attributes,
-    /// Timestamp of the first record, in microseconds since 1970.
+    /// Timestamp that those of the records are counted from, in microseconds since 1970: that of
+    /// the first record as produced.
     pub first_timestamp_us: i64,
     /// Largest timestamp of the batch, in microseconds since 1970.
     pub max_timestamp_us: i64,

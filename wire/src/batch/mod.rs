@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! 0            48              128
-//! | leader's   | producer's    | table: 32 B  | blob        | 0… | root | 0… |
-//! | part       | part          | per record   |             |    | 16 B |    |
-//!               └────────────── body CRC covers ───────────────────────────┘
-//!               └─ archive_bytes counts from 128 to the root's end ─┘
+//! | leader's   | producer's    | table: 32 B  | blob        | 0… | root |
+//! | part       | part          | per record   |             |    | 16 B |
+//!              └─────────────── body CRC covers ───────────────────────┘
+//!                              └──────────── archive_bytes ────────────┘
 //! ```
 
 mod body;

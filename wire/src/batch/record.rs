@@ -142,8 +142,7 @@ impl<'a> RecordView<'a> {
         let (headers, tag) = rest.split_at(entry.headers_bytes.to_native().into());
         Self {
             offset,
-            timestamp_us: first_timestamp_us
-                .wrapping_add(entry.timestamp_delta_us.to_native().into()),
+            timestamp_us: first_timestamp_us + i64::from(entry.timestamp_delta_us.to_native()),
             key: present(key, entry_flags::KEY),
             value: present(value, entry_flags::VALUE),
             headers: Headers::new(headers),

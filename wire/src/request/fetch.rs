@@ -26,6 +26,10 @@ pub struct FetchRequest {
     pub wait_ms: u32,
 }
 
+fn illegal<T>(field: &'static str, value: u64) -> Result<T, DecodeError> {
+    Err(DecodeError::Illegal { field, value })
+}
+
 fn encode_epoch(epoch: Option<LeaderEpoch>, out: &mut Writer) {
     out.flag(epoch.is_some());
     out.u32(epoch.unwrap_or_default().0);
@@ -34,6 +38,9 @@ fn encode_epoch(epoch: Option<LeaderEpoch>, out: &mut Writer) {
 fn decode_epoch(reader: &mut Reader<'_>) -> Result<Option<LeaderEpoch>, DecodeError> {
     let some = reader.flag("last_epoch")?;
     let epoch = LeaderEpoch(reader.u32("last_epoch")?);
+    if !some && epoch.0 != 0 {
+        return illegal("last_epoch", epoch.0.into());
+    }
     Ok(some.then_some(epoch))
 }
 
@@ -143,16 +150,12 @@ impl Head for ListOffsetsRequest {
         let partition = PartitionIndex(reader.u32("partition")?);
         let place = reader.u8("at")?;
         let time_us = reader.i64("time_us")?;
-        let at = match place {
-            0 => OffsetAt::Start,
-            1 => OffsetAt::End,
-            2 => OffsetAt::AppendTimeUs(time_us),
-            value => {
-                return Err(DecodeError::Illegal {
-                    field: "at",
-                    value: value.into(),
-                });
-            }
+        let at = match (place, time_us) {
+            (0, 0) => OffsetAt::Start,
+            (1, 0) => OffsetAt::End,
+            (2, time_us) => OffsetAt::AppendTimeUs(time_us),
+            (0 | 1, time_us) => return illegal("time_us", time_us as u64),
+            (place, _) => return illegal("at", place.into()),
         };
         Ok(Self {
             topic,

@@ -1,4 +1,5 @@
-//! Hello: both sides agree on a version before anything else.
+//! Hello: both sides agree on a version before anything else. Its fields never change; a newer
+//! side may add some behind them, which an older one doesn't look at.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::Fault;
@@ -29,6 +30,10 @@ impl Head for HelloRequest {
             version_max: reader.u16("version_max")?,
             client: reader.string("client")?.to_owned(),
         })
+    }
+
+    fn from_head(head: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode(&mut Reader::new(head))
     }
 }
 
@@ -64,5 +69,9 @@ impl Head for HelloReply {
             cluster_id: reader.u128("cluster_id")?,
             batch_bytes_max: reader.u32("batch_bytes_max")?,
         })
+    }
+
+    fn from_head(head: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode(&mut Reader::new(head))
     }
 }

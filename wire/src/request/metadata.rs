@@ -3,12 +3,13 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::Fault;
 use crate::ids::{LeaderEpoch, MetadataEpoch, NodeId, PartitionIndex, ShardId, TopicId};
+use crate::limits::METADATA_TOPICS_MAX;
 use crate::request::Head;
 
 /// Asks for some topics or all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataRequest {
-    /// The topics by name; `None` asks for all.
+    /// The topics by name, at most [`METADATA_TOPICS_MAX`]; `None` asks for all.
     pub topics: Option<Vec<String>>,
 }
 
@@ -24,7 +25,9 @@ impl Head for MetadataRequest {
         let some = reader.flag("topics")?;
         let read = |reader: &mut Reader<'_>| reader.string("topic").map(str::to_owned);
         Ok(Self {
-            topics: some.then(|| reader.list("topics", 2, read)).transpose()?,
+            topics: some
+                .then(|| reader.list_up_to("topics", METADATA_TOPICS_MAX, 2, read))
+                .transpose()?,
         })
     }
 }

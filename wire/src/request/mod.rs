@@ -24,8 +24,10 @@ pub use topics::{
 };
 
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::error::{ErrorCode, Fault};
 use crate::frame::{REPLY, encode_head};
 use crate::ids::CorrelationId;
+use crate::limits::FRAME_HEAD_BYTES_MAX;
 
 /// A request's or reply's place in the head of a frame.
 pub trait Head: Sized {
@@ -38,7 +40,7 @@ pub trait Head: Sized {
     /// [`DecodeError`] names the first field that is wrong.
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
 
-    /// Reads the fields from a whole head; nothing may be left.
+    /// Reads the fields from a whole head; nothing may be left, but behind those of hello.
     ///
     /// # Errors
     /// [`DecodeError`] names the first field that is wrong.
@@ -132,6 +134,16 @@ macro_rules! requests {
                 match self { $(Self::$name(reply) => reply.to_head(),)* }
             }
 
+            /// The reply that says why a request of a kind failed, and nothing else.
+            #[must_use]
+            #[allow(clippy::needless_update, reason = "some replies have no other field")]
+            pub fn failed(kind: RequestKind, fault: Fault) -> Self {
+                let fault = Some(fault);
+                match kind {
+                    $(RequestKind::$name => Self::$name($reply { fault, ..$reply::default() }),)*
+                }
+            }
+
             /// Reads the reply to a request of a kind from a whole head.
             ///
             /// # Errors
@@ -176,6 +188,9 @@ requests! {
 
 impl Request {
     /// The frame's bytes up to the data, of which there are `data` bytes.
+    ///
+    /// # Panics
+    /// When the head or the frame is above the limit: see [`crate::frame::FrameHeader::new`].
     #[must_use]
     pub fn to_frame(&self, correlation: CorrelationId, data: usize) -> Vec<u8> {
         encode_head(self.kind().number(), correlation, &self.to_head(), data)
@@ -183,14 +198,23 @@ impl Request {
 }
 
 impl Reply {
-    /// The frame's bytes up to the data, of which there are `data` bytes.
+    /// The frame's bytes up to the data, of which there are `data` bytes. A head above the limit
+    /// (the metadata of very many topics) becomes an error reply that says so.
+    ///
+    /// # Panics
+    /// When data goes with a reply whose head is above the limit, or is itself above it.
     #[must_use]
     pub fn to_frame(&self, correlation: CorrelationId, data: usize) -> Vec<u8> {
-        encode_head(
-            self.kind().number() | REPLY,
-            correlation,
-            &self.to_head(),
-            data,
-        )
+        let kind = self.kind();
+        let mut head = self.to_head();
+        if head.len() > FRAME_HEAD_BYTES_MAX {
+            assert!(data == 0, "replies with data have short heads");
+            let message = format!(
+                "the reply takes {} bytes, above the limit of {FRAME_HEAD_BYTES_MAX}: ask for less",
+                head.len()
+            );
+            head = Self::failed(kind, Fault::new(ErrorCode::ReplyTooLarge, message)).to_head();
+        }
+        encode_head(kind.number() | REPLY, correlation, &head, data)
     }
 }

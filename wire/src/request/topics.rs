@@ -3,6 +3,7 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::Fault;
 use crate::ids::{MetadataEpoch, TopicId};
+use crate::limits::CONFIG_ENTRIES_MAX;
 use crate::request::Head;
 use crate::request::metadata::PartitionMetadata;
 
@@ -34,7 +35,7 @@ fn encode_config(config: &[ConfigEntry], out: &mut Writer) {
 }
 
 fn decode_config(reader: &mut Reader<'_>) -> Result<Vec<ConfigEntry>, DecodeError> {
-    reader.list("config", 4, ConfigEntry::decode)
+    reader.list_up_to("config", CONFIG_ENTRIES_MAX, 4, ConfigEntry::decode)
 }
 
 /// Creates a topic.
