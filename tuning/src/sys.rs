@@ -62,10 +62,7 @@ pub(crate) fn page_bytes() -> u64 {
 const PROBE_NAME: &str = ".ringway-preflight";
 
 pub(crate) fn probe_directory(directory: &Path) -> io::Result<DirectoryProbe> {
-    let mut file = nameless_file(directory)?;
-    // Not empty: a small file may live inside its inode, where there is no direct I/O. A full
-    // disk must not stop a broker that can still serve reads, so a refused write is no failure.
-    let _ = file.write_all(&[0; 4096]);
+    let file = nameless_file(directory)?;
     let status = statx(&file)?;
     let direct = if status.stx_mask & libc::STATX_DIOALIGN != 0 {
         DirectProbe::Stated {

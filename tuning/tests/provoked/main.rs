@@ -340,18 +340,6 @@ fn an_ext4_that_journals_data_has_no_direct_io() {
 }
 
 #[test]
-fn an_ext4_with_inline_data_is_judged_by_a_file_with_content() {
-    if !can_mount() {
-        return;
-    }
-    let volume = Volume::new(&format!("{EXT4} -O inline_data"), "rw", "");
-    let ext4 = FileSystem::Ext4 {
-        journal: Journal::Ordered,
-    };
-    expect(&volume, ext4, SyncScope::Device, Severity::Info);
-}
-
-#[test]
 fn barriers_that_are_off_are_noticed() {
     if !can_mount() {
         return;
