@@ -1,45 +1,23 @@
 //! The pre-flight on this very machine, each fault provoked for real: filters and limits in a
 //! child process, file systems on loop devices.
-//! What this machine can't do is skipped by name; RINGWAY_TEST_REQUIRE=all makes that a failure.
+//! What this machine can't do is skipped by name.
 
 mod child;
 mod volume;
 
 use std::path::Path;
-use std::process::Command;
 
-use child::{HELD_ENTRIES, is_root, need, report_under};
+use child::{HELD_ENTRIES, need, report_under};
+use ringway_testing::{Need, require};
 use ringway_tuning::{
     FileSystem, Journal, LinuxHost, Report, Severity, SyncScope, preflight, raise_limits,
     ring_memlock_bytes, storage,
 };
 use serde_json::Value;
-use volume::{Scratch, Volume};
+use volume::{Volume, scratch};
 
-fn all_required() -> bool {
-    std::env::var("RINGWAY_TEST_REQUIRE").is_ok_and(|value| value == "all")
-}
-
-/// Whether a test may go on; if not, says what is missing, or fails where nothing may be.
-fn have(present: bool, what: &str) -> bool {
-    assert!(
-        present || !all_required(),
-        "RINGWAY_TEST_REQUIRE=all, and this needs {what}"
-    );
-    if !present {
-        println!("skipped: needs {what}");
-    }
-    present
-}
-
-fn can_mount() -> bool {
-    let tools = ["mkfs.ext4", "mkfs.xfs", "losetup"];
-    let found = |tool: &&str| Command::new(tool).arg("-V").output().is_ok();
-    have(
-        is_root() && Path::new("/dev/loop-control").exists() && tools.iter().all(found),
-        "root, loop devices, e2fsprogs, xfsprogs and util-linux",
-    )
-}
+/// What [`Volume`] needs.
+const VOLUMES: [Need; 4] = [Need::Mounts, Need::Loop, Need::MkfsExt4, Need::MkfsXfs];
 
 /// The finding of that check in a child's report.
 fn finding<'a>(report: &'a Value, check: &str) -> &'a Value {
@@ -71,18 +49,19 @@ fn report(data_dir: &Path) -> Report {
 
 #[test]
 fn this_machine_has_the_rings_that_a_broker_needs() {
-    let scratch = Scratch::new();
-    let report = report(scratch.path());
+    let scratch = scratch();
+    let data_dir = scratch.create_dir("data").unwrap();
+    let report = report(&data_dir);
     let ring = report.check("io_uring").unwrap();
     assert_eq!(ring.severity, Severity::Ok, "{ring}");
     assert!(report.storage.is_some(), "{report:?}");
-    let left = std::fs::read_dir(scratch.path()).unwrap().count();
+    let left = std::fs::read_dir(&data_dir).unwrap().count();
     assert_eq!(left, 0, "the probe leaves nothing behind");
 }
 
 #[test]
 fn a_filter_that_refuses_rings_is_named() {
-    let scratch = Scratch::new();
+    let scratch = scratch();
     for answer in ["EPERM", "ENOSYS"] {
         let report = report_under(&format!("setup-answers={answer}"), scratch.path());
         let ring = finding(&report, "io_uring");
@@ -103,7 +82,7 @@ fn a_filter_that_refuses_rings_is_named() {
 
 #[test]
 fn a_filter_that_lets_rings_be_made_but_not_used_is_named() {
-    let scratch = Scratch::new();
+    let scratch = scratch();
     for call in ["register", "enter"] {
         let report = report_under(&format!("{call}-answers=EPERM"), scratch.path());
         let current = format!("io_uring_{call} fails");
@@ -118,7 +97,7 @@ fn a_filter_that_lets_rings_be_made_but_not_used_is_named() {
 
 #[test]
 fn a_ring_that_finds_no_memory_blames_the_limit_of_an_ordinary_user() {
-    let scratch = Scratch::new();
+    let scratch = scratch();
     let words = "memlock=8388608 ordinary-user setup-answers=ENOMEM";
     let report = report_under(words, scratch.path());
     assert_says(
@@ -131,7 +110,7 @@ fn a_ring_that_finds_no_memory_blames_the_limit_of_an_ordinary_user() {
 
 #[test]
 fn little_locked_memory_is_fatal_for_an_ordinary_user() {
-    let scratch = Scratch::new();
+    let scratch = scratch();
     let report = report_under("memlock=65536 ordinary-user", scratch.path());
     assert_says(
         finding(&report, "memlock"),
@@ -143,7 +122,7 @@ fn little_locked_memory_is_fatal_for_an_ordinary_user() {
 
 #[test]
 fn eight_mebibytes_of_locked_memory_are_enough_for_an_ordinary_user() {
-    let scratch = Scratch::new();
+    let scratch = scratch();
     let report = report_under("memlock=8388608 ordinary-user", scratch.path());
     assert_says(finding(&report, "memlock"), "ok", "8 MiB", "");
     assert_says(finding(&report, "io_uring"), "ok", "works", "");
@@ -151,10 +130,10 @@ fn eight_mebibytes_of_locked_memory_are_enough_for_an_ordinary_user() {
 
 #[test]
 fn the_executor_insists_on_a_limit_even_for_root() {
-    if !have(is_root(), "root") {
+    if !require(&[Need::Mounts]) {
         return;
     }
-    let scratch = Scratch::new();
+    let scratch = scratch();
     let report = report_under("memlock=65536", scratch.path());
     assert_says(finding(&report, "memlock"), "fatal", "64 KiB", "memlock");
     assert_says(finding(&report, "io_uring"), "ok", "works", "");
@@ -163,10 +142,10 @@ fn the_executor_insists_on_a_limit_even_for_root() {
 #[test]
 fn rings_lock_no_more_memory_than_is_reckoned() {
     // An ordinary user's own processes would be counted in.
-    if !have(is_root(), "root") {
+    if !require(&[Need::Mounts]) {
         return;
     }
-    let scratch = Scratch::new();
+    let scratch = scratch();
     let rings = 16;
     let bytes = rings * ring_memlock_bytes(HELD_ENTRIES, 2 * HELD_ENTRIES);
     let words = format!("memlock={bytes} ordinary-user hold-rings={rings}");
@@ -193,7 +172,7 @@ fn kernel_counts_rings() -> bool {
 
 #[test]
 fn few_descriptors_are_fatal_unless_they_can_be_raised() {
-    let scratch = Scratch::new();
+    let scratch = scratch();
     let report = report_under("nofile=64 raise-limits", scratch.path());
     assert_says(
         finding(&report, "nofile"),
@@ -214,7 +193,7 @@ fn few_descriptors_are_fatal_unless_they_can_be_raised() {
 
 #[test]
 fn a_directory_that_is_not_there_is_named() {
-    let scratch = Scratch::new();
+    let scratch = scratch();
     let report = report(&scratch.path().join("absent"));
     let finding = report.check("data_dir").unwrap();
     assert_eq!(finding.severity, Severity::Fatal);
@@ -229,10 +208,11 @@ fn a_directory_of_somebody_else_is_named() {
 
 #[test]
 fn a_file_system_in_memory_is_refused_although_it_accepts_direct_io() {
+    // Where /dev/shm is something else there is nothing to learn here.
     let memory = Path::new("/dev/shm");
-    let kind = storage(memory, &LinuxHost).map(|s| s.file_system);
-    let tmpfs = matches!(kind, Ok(FileSystem::Other { memory: true, .. }));
-    if !have(tmpfs, "a writable tmpfs on /dev/shm") {
+    let found = storage(memory, &LinuxHost).map(|storage| storage.file_system);
+    if !matches!(found, Ok(FileSystem::Other { memory: true, .. })) {
+        eprintln!("skipped: needs a writable tmpfs on /dev/shm, found {found:?}");
         return;
     }
     let report = report(memory);
@@ -266,7 +246,7 @@ const XFS: &str = "mkfs.xfs -q";
 
 #[test]
 fn a_journalled_ext4_shares_a_flush() {
-    if !can_mount() {
+    if !require(&VOLUMES) {
         return;
     }
     for (options, journal) in [
@@ -290,7 +270,7 @@ fn a_journalled_ext4_shares_a_flush() {
 
 #[test]
 fn an_ext4_without_a_journal_is_warned_of_and_syncs_each_file() {
-    if !can_mount() {
+    if !require(&VOLUMES) {
         return;
     }
     let volume = Volume::new(&format!("{EXT4} -O ^has_journal"), "rw", "");
@@ -309,7 +289,7 @@ fn an_ext4_without_a_journal_is_warned_of_and_syncs_each_file() {
 
 #[test]
 fn an_ext4_with_its_journal_elsewhere_is_warned_of() {
-    if !can_mount() {
+    if !require(&VOLUMES) {
         return;
     }
     let mkfs = format!("{EXT4} -J device=SECOND");
@@ -322,7 +302,7 @@ fn an_ext4_with_its_journal_elsewhere_is_warned_of() {
 
 #[test]
 fn an_ext4_that_journals_data_has_no_direct_io() {
-    if !can_mount() {
+    if !require(&VOLUMES) {
         return;
     }
     let volume = Volume::new(EXT4, "data=journal", "");
@@ -341,7 +321,7 @@ fn an_ext4_that_journals_data_has_no_direct_io() {
 
 #[test]
 fn barriers_that_are_off_are_noticed() {
-    if !can_mount() {
+    if !require(&VOLUMES) {
         return;
     }
     let volume = Volume::new(EXT4, "barrier=0", "");
@@ -354,7 +334,7 @@ fn barriers_that_are_off_are_noticed() {
 
 #[test]
 fn a_mount_for_reading_is_refused() {
-    if !can_mount() {
+    if !require(&VOLUMES) {
         return;
     }
     let volume = Volume::new(EXT4, "ro", "");
@@ -371,7 +351,7 @@ fn a_mount_for_reading_is_refused() {
 
 #[test]
 fn an_xfs_shares_a_flush_unless_its_log_is_elsewhere() {
-    if !can_mount() {
+    if !require(&VOLUMES) {
         return;
     }
     let volume = Volume::new(XFS, "rw", "");

@@ -1,31 +1,14 @@
-//! Scratch directories, and file systems of every kind on loop devices for them.
+//! Scratch directories, and file systems on loop devices: made and mounted with options that no
+//! broker should meet, so that the pre-flight can be seen to notice.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An empty directory below cargo's own for tests, removed when dropped.
-pub(crate) struct Scratch(PathBuf);
+use ringway_testing::Scratch;
 
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let ordinal = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("preflight-{}-{ordinal}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A directory that is removed when dropped, with whatever is still mounted in it.
+pub(crate) fn scratch() -> Scratch {
+    Scratch::new(env!("CARGO_TARGET_TMPDIR"), "preflight").unwrap()
 }
 
 /// A sparse image on a loop device.
@@ -70,7 +53,7 @@ impl Volume {
     /// Makes and mounts a file system. In the words of `mkfs` and `options`, `SECOND` stands for
     /// a second device, made ready by `prepare_second` (a command line, may be empty).
     pub(crate) fn new(mkfs: &str, options: &str, prepare_second: &str) -> Self {
-        let scratch = Scratch::new();
+        let scratch = scratch();
         let device = LoopDevice::new(&scratch.path().join("image"));
         let wants_second = mkfs.contains("SECOND") || options.contains("SECOND");
         let second = wants_second.then(|| LoopDevice::new(&scratch.path().join("second")));
