@@ -1,1 +1,60 @@
-//! Placeholder.
+//! Ringway's native client: producers, consumers and administration, asynchronous on tokio.
+//!
+//! ```no_run
+//! use ringway_client::{Client, Record, StartAt};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let client = Client::connect("127.0.0.1:7420").await?;
+//!
+//!     let producer = client.producer().build().await?;
+//!     let delivery = producer.send("rides", Record::value("42.7 km").key("car-17")).await?;
+//!     let delivered = delivery.await?; // on stable storage from here on
+//!     println!("partition {}, offset {:?}", delivered.partition, delivered.offset);
+//!     producer.close().await?;
+//!
+//!     let mut consumer = client.consumer().build();
+//!     consumer.assign("rides", None, StartAt::Start).await?;
+//!     loop {
+//!         let batch = consumer.next_batch().await?;
+//!         for record in &batch {
+//!             println!("{}: {:?} = {:?}", record.offset, record.key, record.value);
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! Modules stand in the order of the layers: the core decides and knows neither socket nor clock;
+//! the rest carries out.
+
+pub mod limits;
+
+mod core;
+
+mod admin;
+mod batch;
+mod client;
+mod config;
+mod consumer;
+mod error;
+mod producer;
+mod record;
+
+pub use admin::{Admin, NewTopic, PartitionOffsets, TopicDescription, TopicSummary};
+pub use batch::{Batch, BatchRecords};
+pub use client::Client;
+pub use config::ClientConfig;
+pub use consumer::{Consumer, ConsumerBuilder, StartAt};
+pub use core::delivery::{Delivered, Delivery};
+pub use error::{
+    BuildError, ConnectError, ConnectionLost, ConsumeError, ProduceError, RequestError,
+};
+pub use producer::{Producer, ProducerBuilder, WhenFull};
+pub use record::Record;
+
+pub use ringway_wire::batch::{Header, Headers, RecordView};
+pub use ringway_wire::request::{Acks, BrokerMetadata, OffsetAt, PartitionMetadata, StageTimes};
+pub use ringway_wire::{
+    ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId,
+    TopicPartition,
+};

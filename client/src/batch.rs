@@ -1,0 +1,158 @@
+//! A batch as a consumer hands it out: checked once, read in place. The only `unsafe` of this
+//! crate: a checked view is kept beside the bytes that it looks into.
+
+use std::sync::Arc;
+
+use ringway_wire::batch::{BatchBytes, BatchError, BatchHeader, CheckedBatch, RecordView, Records};
+use ringway_wire::{LeaderEpoch, Offset, PartitionIndex};
+
+/// Bytes of one fetch reply, shared by the batches in it.
+pub(crate) type FetchedBytes = Arc<BatchBytes>;
+
+/// Records of one partition, in their order, with no gap to the batch before. It owns its bytes:
+/// keep it as long as you like, but note that the batches of one reply share their memory.
+#[derive(Debug)]
+pub struct Batch {
+    topic: Arc<str>,
+    partition: PartitionIndex,
+    from: Offset,
+    high_watermark: Offset,
+    /// Looks into `bytes`; its lifetime is a lie that never leaves this file.
+    view: CheckedBatch<'static>,
+    /// Keeps what `view` looks into.
+    _bytes: FetchedBytes,
+}
+
+impl Batch {
+    /// Checks the batch that starts at `start` of `bytes`; records below `from` are left out.
+    pub(crate) fn open(
+        topic: Arc<str>,
+        partition: PartitionIndex,
+        from: Offset,
+        high_watermark: Offset,
+        bytes: FetchedBytes,
+        start: usize,
+    ) -> Result<Self, BatchError> {
+        let view = CheckedBatch::check(&bytes[start..])?;
+        // SAFETY: the view borrows from the heap buffer of `bytes`, which the same struct keeps
+        // alive through its `Arc`. Nobody changes or moves that buffer: an `Arc`'s content can
+        // only be changed by its sole owner through `get_mut`, which this crate never calls on it.
+        // Every accessor shortens the lifetime to that of `&self` before anything gets out.
+        let view = unsafe { std::mem::transmute::<CheckedBatch<'_>, CheckedBatch<'static>>(view) };
+        Ok(Self {
+            topic,
+            partition,
+            from,
+            high_watermark,
+            view,
+            _bytes: bytes,
+        })
+    }
+
+    /// The topic's name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The partition.
+    #[must_use]
+    pub const fn partition(&self) -> PartitionIndex {
+        self.partition
+    }
+
+    /// The offset after the last one that could be read when this batch was fetched.
+    #[must_use]
+    pub const fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// The offset after this batch's last record.
+    #[must_use]
+    pub const fn next_offset(&self) -> Offset {
+        self.view.header().next_offset()
+    }
+
+    /// Epoch of the leader that appended the batch.
+    #[must_use]
+    pub const fn leader_epoch(&self) -> LeaderEpoch {
+        self.view.header().leader_epoch
+    }
+
+    /// When the leader appended it, in microseconds since 1970.
+    #[must_use]
+    pub const fn append_time_us(&self) -> i64 {
+        self.view.header().append_time_us
+    }
+
+    /// Every field of the batch's header.
+    #[must_use]
+    pub const fn header(&self) -> &BatchHeader {
+        self.view.header()
+    }
+
+    /// Bytes of the whole batch as it is stored.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.view.header().batch_bytes as usize
+    }
+
+    /// The records from the wanted offset on, in place.
+    #[must_use]
+    pub fn records(&self) -> BatchRecords<'_> {
+        let view: &CheckedBatch<'_> = &self.view;
+        let base = view.header().base_offset.0;
+        let below = self.from.0.saturating_sub(base);
+        let mut records = view.records();
+        if below > 0 {
+            let entries = view.entries();
+            let skipped =
+                entries.partition_point(|entry| u64::from(entry.offset_delta.to_native()) < below);
+            if skipped > 0 {
+                let _ = records.nth(skipped - 1);
+            }
+        }
+        BatchRecords { records }
+    }
+
+    /// How many records [`Batch::records`] gives.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records().len()
+    }
+
+    /// Whether there is none: where a log is compacted, those wanted may be gone.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = RecordView<'a>;
+    type IntoIter = BatchRecords<'a>;
+
+    fn into_iter(self) -> BatchRecords<'a> {
+        self.records()
+    }
+}
+
+/// Iterates over a batch's records in place.
+#[derive(Clone, Debug)]
+pub struct BatchRecords<'a> {
+    records: Records<'a>,
+}
+
+impl<'a> Iterator for BatchRecords<'a> {
+    type Item = RecordView<'a>;
+
+    fn next(&mut self) -> Option<RecordView<'a>> {
+        self.records.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.records.size_hint()
+    }
+}
+
+impl ExactSizeIterator for BatchRecords<'_> {}

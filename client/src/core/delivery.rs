@@ -1,0 +1,167 @@
+//! What becomes of a record that was sent: one shared state per batch, and for each record a small
+//! handle into it. Any executor can wait for it, and a thread without one can look.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use ringway_wire::request::StageTimes;
+use ringway_wire::{Offset, PartitionIndex, TopicPartition};
+
+use crate::error::ProduceError;
+
+/// Where a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The topic's id and the partition.
+    pub topic_partition: TopicPartition,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The record's offset; with acks none the broker never says it, and it is `None`.
+    pub offset: Option<Offset>,
+    /// When the leader appended it, in microseconds since 1970; 0 with acks none.
+    pub append_time_us: i64,
+    /// Where the broker spent the time, if the producer asked with `trace`.
+    pub stages: Option<StageTimes>,
+}
+
+/// A batch's state, shared by the producer and the records' [`Delivery`] handles.
+#[derive(Debug, Default)]
+pub(crate) struct BatchOutcome {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The delivery of the batch's first record.
+    result: Option<Result<Delivered, ProduceError>>,
+    /// Tasks to wake; at most one per record, each remembered by its place.
+    wakers: Vec<Waker>,
+}
+
+impl BatchOutcome {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the result unless there is one, and wakes everybody who waits.
+    pub(crate) fn resolve(&self, result: Result<Delivered, ProduceError>) {
+        let wakers = {
+            let mut state = self.lock();
+            if state.result.is_some() {
+                return;
+            }
+            state.result = Some(result);
+            std::mem::take(&mut state.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The fate of one record: a future that resolves when it is acknowledged or given up. Dropping it
+/// doesn't take the record back.
+#[derive(Debug)]
+#[must_use = "a delivery says whether the record arrived"]
+pub struct Delivery {
+    outcome: Arc<BatchOutcome>,
+    /// The record's ordinal in its batch.
+    index: u32,
+    /// This handle's place among the batch's wakers.
+    waker: Option<usize>,
+}
+
+impl Delivery {
+    /// The handle of a batch's record.
+    pub(crate) const fn new(outcome: Arc<BatchOutcome>, index: u32) -> Self {
+        Self {
+            outcome,
+            index,
+            waker: None,
+        }
+    }
+
+    /// The result if it is known, without waiting.
+    #[must_use]
+    pub fn result(&self) -> Option<Result<Delivered, ProduceError>> {
+        self.of(&self.outcome.lock())
+    }
+
+    fn of(&self, state: &State) -> Option<Result<Delivered, ProduceError>> {
+        let first = state.result.clone()?;
+        Some(first.map(|first| Delivered {
+            offset: first.offset.map(|offset| offset.plus(self.index.into())),
+            ..first
+        }))
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<Delivered, ProduceError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut state = this.outcome.lock();
+        if let Some(result) = this.of(&state) {
+            return Poll::Ready(result);
+        }
+        match this.waker {
+            Some(place) => state.wakers[place].clone_from(context.waker()),
+            None => {
+                this.waker = Some(state.wakers.len());
+                state.wakers.push(context.waker().clone());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn each_record_gets_its_own_offset_and_one_wake_up() {
+        let outcome = Arc::new(BatchOutcome::default());
+        let mut deliveries: Vec<_> = (0..3)
+            .map(|index| Delivery::new(Arc::clone(&outcome), index))
+            .collect();
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        for delivery in &mut deliveries {
+            assert!(Pin::new(&mut *delivery).poll(&mut context).is_pending());
+            assert!(Pin::new(delivery).poll(&mut context).is_pending());
+        }
+        let first = Delivered {
+            topic_partition: TopicPartition::default(),
+            partition: PartitionIndex(0),
+            offset: Some(Offset(10)),
+            append_time_us: 1,
+            stages: None,
+        };
+        outcome.resolve(Ok(first));
+        outcome.resolve(Ok(Delivered {
+            offset: Some(Offset(99)),
+            ..first
+        }));
+        assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        let offsets: Vec<_> = deliveries
+            .iter()
+            .map(|each| each.result().unwrap().unwrap().offset)
+            .collect();
+        assert_eq!(offsets, [10, 11, 12].map(|offset| Some(Offset(offset))));
+    }
+}
