@@ -8,4 +8,5 @@ pub mod time;
 
 pub mod buffer;
 pub mod device;
+pub mod log;
 pub mod shard;
