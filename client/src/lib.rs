@@ -45,7 +45,7 @@ pub use batch::{Batch, BatchRecords};
 pub use client::Client;
 pub use config::ClientConfig;
 pub use consumer::{Consumer, ConsumerBuilder, StartAt};
-pub use core::delivery::{Delivered, Delivery};
+pub use core::delivery::{BatchReport, Delivered, Delivery};
 pub use error::{
     BuildError, ConnectError, ConnectionLost, ConsumeError, ProduceError, RequestError,
 };

@@ -6,7 +6,7 @@ use ringway_wire::PartitionIndex;
 use ringway_wire::request::Acks;
 
 use crate::client::Client;
-use crate::core::delivery::Delivery;
+use crate::core::delivery::{BatchReport, Delivery, OnBatch};
 use crate::error::{BuildError, ProduceError, RequestError};
 use crate::limits::{
     BATCH_BYTES_DEFAULT, BATCH_RECORDS_DEFAULT, BUFFER_BYTES_DEFAULT, DELIVERY_TIMEOUT_DEFAULT,
@@ -39,6 +39,7 @@ pub struct ProducerBuilder {
     when_full: WhenFull,
     idempotent: bool,
     trace: bool,
+    on_batch: Option<OnBatch>,
 }
 
 impl ProducerBuilder {
@@ -55,6 +56,7 @@ impl ProducerBuilder {
             when_full: WhenFull::Block,
             idempotent: true,
             trace: false,
+            on_batch: None,
         }
     }
 
@@ -121,6 +123,15 @@ impl ProducerBuilder {
     /// Whether deliveries say where the broker spent the time; false by default.
     pub const fn trace(mut self, trace: bool) -> Self {
         self.trace = trace;
+        self
+    }
+
+    /// Has `told` called for every batch when it is acknowledged or given up, before its deliveries
+    /// resolve and before a flush that waits for it returns: for those who count instead of keeping
+    /// each record's [`Delivery`]. Records that [`Producer::send`] refuses are in no batch. `told`
+    /// runs on the client's tasks and must be quick; it may not call the producer.
+    pub fn on_batch(mut self, told: impl Fn(&BatchReport<'_>) + Send + Sync + 'static) -> Self {
+        self.on_batch = Some(OnBatch::new(told));
         self
     }
 

@@ -1,6 +1,7 @@
 //! What becomes of a record that was sent: one shared state per batch, and for each record a small
 //! handle into it. Any executor can wait for it, and a thread without one can look.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,9 +27,41 @@ pub struct Delivered {
     pub stages: Option<StageTimes>,
 }
 
+/// What became of a batch, for those who count rather than wait for each record.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchReport<'a> {
+    /// The topic's name.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// How many records it has.
+    pub records: u32,
+    /// The delivery of its first record, or why all of them failed.
+    pub result: &'a Result<Delivered, ProduceError>,
+}
+
+/// Told of every batch; see [`ProducerBuilder::on_batch`](crate::ProducerBuilder::on_batch).
+#[derive(Clone)]
+pub(crate) struct OnBatch(Arc<dyn Fn(&BatchReport<'_>) + Send + Sync>);
+
+impl OnBatch {
+    pub(crate) fn new(told: impl Fn(&BatchReport<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+impl fmt::Debug for OnBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnBatch")
+    }
+}
+
 /// A batch's state, shared by the producer and the records' [`Delivery`] handles.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BatchOutcome {
+    topic: Arc<str>,
+    partition: PartitionIndex,
+    on_batch: Option<OnBatch>,
     state: Mutex<State>,
 }
 
@@ -41,17 +74,40 @@ struct State {
 }
 
 impl BatchOutcome {
+    /// A batch of a partition without a result.
+    pub(crate) fn new(
+        topic: Arc<str>,
+        partition: PartitionIndex,
+        on_batch: Option<OnBatch>,
+    ) -> Self {
+        Self {
+            topic,
+            partition,
+            on_batch,
+            state: Mutex::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the result unless there is one, and wakes everybody who waits.
-    pub(crate) fn resolve(&self, result: Result<Delivered, ProduceError>) {
+    /// Sets the result of the batch's `records` records unless there is one, tells of it, and
+    /// wakes everybody who waits. Called by the producer's driver alone, one call at a time.
+    pub(crate) fn resolve(&self, records: u32, result: Result<Delivered, ProduceError>) {
+        if self.lock().result.is_some() {
+            return;
+        }
+        if let Some(OnBatch(told)) = &self.on_batch {
+            told(&BatchReport {
+                topic: &self.topic,
+                partition: self.partition,
+                records,
+                result: &result,
+            });
+        }
         let wakers = {
             let mut state = self.lock();
-            if state.result.is_some() {
-                return;
-            }
             state.result = Some(result);
             std::mem::take(&mut state.wakers)
         };
@@ -134,7 +190,19 @@ mod tests {
 
     #[test]
     fn each_record_gets_its_own_offset_and_one_wake_up() {
-        let outcome = Arc::new(BatchOutcome::default());
+        let told = Arc::new(AtomicUsize::new(0));
+        let on_batch = OnBatch::new({
+            let told = Arc::clone(&told);
+            move |report| {
+                assert_eq!((report.topic, report.partition), ("t", PartitionIndex(0)));
+                told.fetch_add(report.records as usize, Ordering::Relaxed);
+            }
+        });
+        let outcome = Arc::new(BatchOutcome::new(
+            "t".into(),
+            PartitionIndex(0),
+            Some(on_batch),
+        ));
         let mut deliveries: Vec<_> = (0..3)
             .map(|index| Delivery::new(Arc::clone(&outcome), index))
             .collect();
@@ -152,12 +220,16 @@ mod tests {
             append_time_us: 1,
             stages: None,
         };
-        outcome.resolve(Ok(first));
-        outcome.resolve(Ok(Delivered {
-            offset: Some(Offset(99)),
-            ..first
-        }));
+        outcome.resolve(3, Ok(first));
+        outcome.resolve(
+            3,
+            Ok(Delivered {
+                offset: Some(Offset(99)),
+                ..first
+            }),
+        );
         assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        assert_eq!(told.load(Ordering::Relaxed), 3);
         let offsets: Vec<_> = deliveries
             .iter()
             .map(|each| each.result().unwrap().unwrap().offset)
