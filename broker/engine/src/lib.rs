@@ -10,5 +10,3 @@ pub mod buffer;
 pub mod device;
 pub mod log;
 pub mod shard;
-
-pub mod meta;
