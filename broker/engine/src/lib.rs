@@ -10,3 +10,5 @@ pub mod buffer;
 pub mod device;
 pub mod log;
 pub mod shard;
+
+pub mod meta;

@@ -1,6 +1,8 @@
 //! Every limit of the engine, and why they fit together.
 
-use ringway_wire::limits::{ALIGNMENT, BATCH_BYTES_MAX};
+use ringway_wire::limits::{
+    ALIGNMENT, BATCH_BYTES_MAX, FRAME_HEAD_BYTES_MAX, TOPIC_NAME_BYTES_MAX, TOPIC_PARTITIONS_MAX,
+};
 
 /// The unit of direct I/O: positions, lengths and addresses are multiples of it. Larger than any
 /// common device's logical block.
@@ -25,6 +27,25 @@ pub const RECOVERING_MAX: usize = 64;
 pub const WAITERS_MAX: usize = 100_000;
 /// Bytes of one fetch reply, whatever the client asks for, if one batch isn't larger.
 pub const FETCH_BYTES_MAX: usize = 8 << 20;
+/// Smallest value of a topic's `segment_bytes`: the lowest step of the segment ladder.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Largest value of a topic's `segment_bytes`.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Topics of a cluster.
+pub const TOPICS_MAX: usize = 10_000;
+/// Partitions of all topics of a cluster together.
+pub const PARTITIONS_MAX: usize = 200_000;
+/// Bytes in a metadata reply of a topic, beside its partitions: its longest name, numbers and
+/// lengths.
+pub const METADATA_TOPIC_BYTES: usize = 2 + 2 + TOPIC_NAME_BYTES_MAX + 16 + 8 + 4;
+/// Bytes in a metadata reply of a partition.
+pub const METADATA_PARTITION_BYTES: usize = 4 + 4 + 2 + 4;
+/// Bytes in a metadata reply set aside for its brokers.
+pub const METADATA_BROKERS_BYTES: usize = 1 << 20;
+/// Producer ids that are reserved at once; what is left of them at a stop is never used.
+pub const PRODUCER_IDS_BLOCK: u32 = 1_000;
+/// Most producer ids that one command may reserve.
+pub const PRODUCER_IDS_MAX: u32 = 1 << 20;
 
 const _: () = {
     assert!(
@@ -46,6 +67,21 @@ const _: () = {
     assert!(
         BATCH_BYTES_MAX + BLOCK_BYTES < u32::MAX as usize,
         "a read's length has 32 bits"
+    );
+    assert!(
+        METADATA_BROKERS_BYTES
+            + TOPICS_MAX * METADATA_TOPIC_BYTES
+            + PARTITIONS_MAX * METADATA_PARTITION_BYTES
+            <= FRAME_HEAD_BYTES_MAX,
+        "all of a full cluster's metadata fits one reply"
+    );
+    assert!(
+        TOPIC_PARTITIONS_MAX as usize <= PARTITIONS_MAX,
+        "the largest topic fits an empty cluster"
+    );
+    assert!(
+        PRODUCER_IDS_BLOCK <= PRODUCER_IDS_MAX,
+        "a broker's own block can be reserved"
     );
 };
 

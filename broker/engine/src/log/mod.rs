@@ -4,18 +4,11 @@
 pub mod limits;
 
 mod codec;
-mod envelope;
 
 mod epochs;
 mod index;
 mod producers;
 
-mod checkpoint;
-mod side;
-
-pub use checkpoint::{Checkpoint, CheckpointEntry, Slot, Slots, merge};
-pub use envelope::SavedError;
 pub use epochs::{EpochNotNewer, EpochStart, Epochs};
 pub use index::{IndexEntry, SparseIndex};
 pub use producers::{Producers, Verdict};
-pub use side::Side;
