@@ -5,7 +5,7 @@ use ringway_wire::limits::ALIGNMENT;
 use ringway_wire::{DecodeError, Offset, Position, Reader, Writer};
 
 use crate::log::codec::{count, illegal, put_varint, time_after, varint_after};
-use crate::log::limits::{ENVELOPE_BYTES_MAX, INDEX_STEP_BYTES, INDEXED_SEGMENT_BYTES_MIN};
+use crate::log::limits::{INDEX_STEP_BYTES, INDEXED_SEGMENT_BYTES_MIN};
 
 /// A batch that the index knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl SparseIndex {
         if reader.flag("index kind")? {
             index.due = INDEX_STEP_BYTES;
         }
-        let count = count(reader, 3, ENVELOPE_BYTES_MAX, "index entry count")?;
+        let count = count(reader, 3, usize::MAX, "index entry count")?;
         for ordinal in 0..count {
             let entry = index.decode_entry(reader)?;
             if entry.position.0 < index.due {

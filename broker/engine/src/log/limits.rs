@@ -26,9 +26,6 @@ pub const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_MAX / 16;
 /// Leader epochs remembered per partition; beyond it the two oldest become one.
 pub const EPOCHS_MAX: usize = 1_024;
 
-/// Most bytes of a side file or a checkpoint; a length beyond it is not believed.
-pub const ENVELOPE_BYTES_MAX: usize = 1 << 30;
-
 /// Bytes of recovery's first read in a segment, unless a header needs the next block too. After a
 /// clean stop it is the only one.
 pub const RECOVERY_READ_BYTES_MIN: u64 = BLOCK_BYTES as u64;
@@ -60,9 +57,5 @@ const _: () = {
     assert!(
         PRODUCER_BATCHES_MAX <= u8::MAX as usize,
         "their count is stored in one byte"
-    );
-    assert!(
-        ENVELOPE_BYTES_MAX <= u32::MAX as usize,
-        "its length is stored in 32 bits"
     );
 };

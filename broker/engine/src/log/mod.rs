@@ -4,11 +4,18 @@
 pub mod limits;
 
 mod codec;
+mod envelope;
 
 mod epochs;
 mod index;
 mod producers;
 
+mod checkpoint;
+mod side;
+
+pub use checkpoint::{Checkpoint, CheckpointEntry, Slot, Slots, merge};
+pub use envelope::SavedError;
 pub use epochs::{EpochNotNewer, EpochStart, Epochs};
 pub use index::{IndexEntry, SparseIndex};
 pub use producers::{Producers, Verdict};
+pub use side::Side;
