@@ -1,6 +1,8 @@
 //! What the engine asks of a disk and what it hears back. Drivers carry the operations out; the
 //! simulator carries them out on a disk that fails on purpose.
 
+pub mod conformance;
+
 use ringway_wire::{Offset, Position, TopicPartition};
 
 use crate::buffer::{Block, Slice};
@@ -137,6 +139,11 @@ impl Op {
 pub enum Outcome {
     /// Done.
     Done,
+    /// A segment is prepared. A recycled one is filled further than was asked for.
+    Prepared {
+        /// Bytes from the start that are written, with zeros or a former life's.
+        filled: u64,
+    },
     /// Bytes read; `bytes` may be fewer than wanted at the end of the file.
     Read {
         /// The buffer that the operation brought.
