@@ -284,23 +284,23 @@ fn lies_in_the_root_are_refused() {
         batch.len() - 16
     }
     let lies: &[Lie] = &[
-        ("archive is not valid", |b| {
+        ("overran", |b| {
             let root = root(b);
             put(b, root + TABLE, i32::MIN.to_le_bytes());
         }),
-        ("archive is not valid", |b| {
+        ("overran", |b| {
             let root = root(b);
             put(b, root + TABLE, [0; 4]);
         }),
-        ("archive is not valid", |b| {
+        ("unaligned", |b| {
             let root = root(b);
             add(b, root + TABLE, 2);
         }),
-        ("archive is not valid", |b| {
+        ("overran", |b| {
             let root = root(b);
             put(b, root + TABLE_COUNT, u32::MAX.to_le_bytes());
         }),
-        ("archive is not valid", |b| {
+        ("overran", |b| {
             let root = root(b);
             put(b, root + BLOB_COUNT, u32::MAX.to_le_bytes());
         }),
@@ -327,7 +327,7 @@ fn lies_in_the_root_are_refused() {
             add(b, root + BLOB_COUNT, -1);
         }),
         // The blob over the table.
-        ("archive is not valid", |b| {
+        ("overran", |b| {
             let root = root(b);
             add(b, root + BLOB, -32);
         }),
