@@ -4,6 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use ringway_wire::DecodeError;
 use ringway_wire::batch::{BatchBytes, CheckedBatch, at, check_produced};
 use ringway_wire::request::{Reply, Request, RequestKind};
 
@@ -70,6 +71,24 @@ fn lying_counts_in_heads_allocate_nothing() {
     let largest = largest_while(|| {
         let count = [1, 0xff, 0xff, 0xff, 0xff];
         Request::from_head(RequestKind::Metadata, &count).unwrap_err();
+    });
+    assert_eq!(largest, 0);
+}
+
+/// All of these bytes would decode as brokers; there are only fewer than announced.
+#[test]
+fn a_count_above_the_rest_is_refused_before_any_item_is_read() {
+    let mut head = vec![0; 1 << 20];
+    head[2..6].fill(0xff);
+    let largest = largest_while(|| {
+        let refused = Reply::from_head(RequestKind::Metadata, &head).unwrap_err();
+        assert!(matches!(
+            refused,
+            DecodeError::Truncated {
+                field: "brokers",
+                ..
+            }
+        ));
     });
     assert_eq!(largest, 0);
 }
