@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,8 @@ use crate::{sweep, sys};
 
 /// What the names of all scratch directories start with; the sweep touches nothing else.
 pub(crate) const PREFIX: &str = "ringway-scratch-";
-/// Locked for as long as the directory is in use; whoever gets the lock knows that it's stale.
+/// Locked for as long as the directory is in use; whoever gets the lock knows that it's stale. It
+/// contains the number of the owner's process.
 pub(crate) const LOCK: &str = ".lock";
 
 /// A directory for one test. Clones are the same directory; it goes with the last of them, along
@@ -48,12 +49,14 @@ impl Scratch {
             sweep::sweep(&root)?;
         }
         let path = create_unique(&root, &format!("{PREFIX}{name}"))?;
-        let lock = lock_file(&path.join(LOCK))?;
+        let mut lock = lock_file(&path.join(LOCK))?;
         if !sys::try_lock(&lock)? {
             return Err(io::Error::other(
                 "a scratch directory was taken by somebody else",
             ));
         }
+        // For a sweep that finds the lock held by a process that can't die.
+        write!(lock, "{}", std::process::id()).attempting("writing a lock file")?;
         Ok(Self(Arc::new(Inner {
             path,
             children: AtomicU32::new(0),
@@ -90,9 +93,12 @@ impl Drop for Inner {
 fn lock_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    options
-        .open(path)
-        .attempting(format_args!("opening {}", path.display()))
+    let opened = options.open(path).or_else(|error| match error.kind() {
+        // Another user's; reading is enough to lock it.
+        io::ErrorKind::PermissionDenied => File::open(path),
+        _ => Err(error),
+    });
+    opened.attempting(format_args!("opening {}", path.display()))
 }
 
 fn is_first_use(root: &Path) -> bool {

@@ -2,7 +2,7 @@
 //! their files. It goes by locks and by a mark in the environment, never by names or ages.
 
 use std::ffi::OsStr;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -31,19 +31,40 @@ pub(crate) fn sweep(root: &Path) -> io::Result<()> {
 }
 
 fn sweep_one(path: &Path) {
-    let lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path.join(LOCK));
-    let owned = lock
-        .as_ref()
-        .is_ok_and(|lock| !sys::try_lock(lock).unwrap_or(false));
-    if !owned {
+    if !is_owned(path) {
         // Mounts first: a process that waits for a dead disk can't be killed.
         detach_mounts(path);
         kill_marked(path);
         remove(path);
     }
+}
+
+/// Whether a scratch directory belongs to a process that lives.
+fn is_owned(path: &Path) -> bool {
+    let lock = path.join(LOCK);
+    let Ok(file) = File::open(&lock) else {
+        return false;
+    };
+    if sys::try_lock(&file).unwrap_or(false) {
+        return false;
+    }
+    let owner = std::fs::read_to_string(&lock).unwrap_or_default();
+    !is_dying(&owner)
+}
+
+/// Whether a process has been killed and can't die. One that serves a disk to itself is like that
+/// when one of its threads waits for the disk: the threads that would answer are dead, and the one
+/// that waits keeps the FUSE connection open. Detaching by force ends it.
+fn is_dying(pid: &str) -> bool {
+    const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or("", str::trim)
+    };
+    let killed =
+        |name| u64::from_str_radix(field(name), 16).is_ok_and(|set| set & SIGKILL_BIT != 0);
+    field("State:").starts_with(['Z', 'X']) || killed("SigPnd:") || killed("ShdPnd:")
 }
 
 /// Takes every mount under `path` out of the tree. FUSE servers first, by force: a file system on

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ringway_testing::{
-    BrokerOptions, DiskOptions, FileSystem, LoopFs, LoopFsOptions, Need, PowerCutDisk, Scratch,
-    require,
+    BrokerOptions, DiskOptions, Faults, FileSystem, LoopFs, LoopFsOptions, Need, PowerCutDisk,
+    Scratch, require,
 };
 
 /// Set for the child: the scratch root that it is to litter.
@@ -65,7 +65,7 @@ fn what_a_killed_run_has_left_is_swept_up() {
     let mut living = Victim::start(&root);
     let mut dead = Victim::start(&root);
     assert_eq!((directories(&root), mounts_under(&root)), (2, 6));
-    dead.kill();
+    dead.process.kill().unwrap();
     assert!(
         runs(dead.broker),
         "nothing but the sweep ends a killed run's broker"
@@ -73,6 +73,7 @@ fn what_a_killed_run_has_left_is_swept_up() {
 
     // Any use of the root by another process sweeps it first.
     let scratch = Scratch::new(&root, "sweeper").unwrap();
+    dead.process.wait().unwrap();
     wait_until_gone(dead.broker);
     assert!(runs(living.broker), "the broker of a living run was killed");
     assert_eq!((directories(&root), mounts_under(&root)), (2, 3));
@@ -115,11 +116,6 @@ impl Victim {
         std::thread::spawn(move || littered.count());
         Self { process, broker }
     }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
 }
 
 impl Drop for Victim {
@@ -138,6 +134,17 @@ fn litter(root: &Path) {
     let fs = LoopFs::new(&scratch, LoopFsOptions::new(FileSystem::Ext4, 16 << 20)).unwrap();
     let file = File::create_new(disk.path().join("file")).unwrap();
     file.write_all_at(&[1; 100_000], 0).unwrap();
+    // A thread that waits for the disk that this very process serves: without the sweep a killed
+    // process would stay for ever.
+    let hour = Duration::from_secs(3600);
+    disk.inject(Faults {
+        sync_delay: hour..hour,
+        ..Faults::default()
+    });
+    let waiting = std::thread::spawn(move || file.sync_all());
+    while disk.counters().delayed == 0 {
+        std::thread::yield_now();
+    }
     let broker = BrokerOptions::new(STAND_IN, &scratch)
         .data_dir(fs.path())
         .start()
@@ -145,6 +152,8 @@ fn litter(root: &Path) {
     println!("\nlittered {}", broker.pid());
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
+    drop((broker, fs, disk));
+    assert!(waiting.join().unwrap().is_err());
 }
 
 fn runs(pid: u32) -> bool {

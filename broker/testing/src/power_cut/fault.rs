@@ -27,7 +27,8 @@ pub struct Faults {
     /// Every read fails.
     pub read_error: Option<DiskError>,
     /// How long a write takes before it happens, drawn per write from this range. Writes overtake
-    /// each other and syncs overtake writes.
+    /// each other and syncs overtake writes. A cut, and healing the disk, end all delays: an hour
+    /// is a disk that hangs until then.
     pub write_delay: Range<Duration>,
     /// How long a sync takes before anything becomes durable, drawn per sync from this range.
     pub sync_delay: Range<Duration>,

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -51,6 +51,8 @@ pub(super) fn mount(layer: Layer, export: &Path) -> io::Result<BackgroundSession
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Told when `State::releases` has changed.
+    released: Condvar,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,8 @@ struct State {
     flips: BTreeMap<u64, u8>,
     counters: Counters,
     delays: Random,
+    /// How often everything that was being delayed has been let go.
+    releases: u64,
     options: DiskOptions,
 }
 
@@ -76,10 +80,12 @@ impl Shared {
             flips: BTreeMap::new(),
             counters: Counters::default(),
             delays: Random::new(0),
+            releases: 0,
             options,
         };
         Self {
             state: Mutex::new(state),
+            released: Condvar::new(),
         }
     }
 
@@ -98,6 +104,7 @@ impl Shared {
         state.counters.cuts += 1;
         state.counters.dropped_sectors += report.dropped_sectors;
         state.counters.torn_writes += report.torn_writes;
+        self.release(&mut state);
         report
     }
 
@@ -116,6 +123,7 @@ impl Shared {
         let mut state = self.lock();
         state.power = false;
         state.cache.clear();
+        self.release(&mut state);
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -124,6 +132,27 @@ impl Shared {
 
     pub(super) fn inject(&self, faults: Faults) {
         self.lock().faults = faults;
+    }
+
+    pub(super) fn heal(&self) {
+        let mut state = self.lock();
+        state.faults = Faults::default();
+        self.release(&mut state);
+    }
+
+    /// Lets everything go that is being delayed.
+    fn release(&self, state: &mut State) {
+        state.releases += 1;
+        self.released.notify_all();
+    }
+
+    /// Waits out a delay, or until everything is let go.
+    fn wait(&self, delay: Delay) -> MutexGuard<'_, State> {
+        let held = |state: &mut State| state.releases == delay.releases;
+        let waited = self
+            .released
+            .wait_timeout_while(self.lock(), delay.time, held);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(super) fn flip(&self, position: u64, mask: u8) {
@@ -221,15 +250,23 @@ impl State {
         Err(Errno::EIO)
     }
 
-    /// How long a request that comes in now has to wait.
-    fn delay(&mut self, range: Range<Duration>) -> Duration {
+    /// What a request that comes in now has to wait for, if anything.
+    fn delay(&mut self, range: Range<Duration>) -> Option<Delay> {
         if !self.power || range.end.is_zero() {
-            return Duration::ZERO;
+            return None;
         }
         self.counters.delayed += 1;
         let span = range.end.saturating_sub(range.start).as_micros() as u64;
-        range.start + Duration::from_micros(self.delays.below(span.max(1)))
+        let time = range.start + Duration::from_micros(self.delays.below(span.max(1)));
+        let releases = self.releases;
+        Some(Delay { time, releases })
     }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Delay {
+    time: Duration,
+    releases: u64,
 }
 
 /// The file system that the kernel sees.
@@ -346,17 +383,15 @@ impl Filesystem for Layer {
     ) {
         let mut state = self.shared.lock();
         let range = state.faults.write_delay.clone();
-        let delay = state.delay(range);
-        if delay.is_zero() {
+        let Some(delay) = state.delay(range) else {
             let result = state.write(offset, data);
             drop(state);
             return answer_write(reply, result, data.len());
-        }
+        };
         drop(state);
         let (shared, data) = (Arc::clone(&self.shared), data.to_vec());
         std::thread::spawn(move || {
-            std::thread::sleep(delay);
-            let result = shared.lock().write(offset, &data);
+            let result = shared.wait(delay).write(offset, &data);
             answer_write(reply, result, data.len());
         });
     }
@@ -365,17 +400,15 @@ impl Filesystem for Layer {
         let mut state = self.shared.lock();
         let mark = state.cache.mark();
         let range = state.faults.sync_delay.clone();
-        let delay = state.delay(range);
-        if delay.is_zero() {
+        let Some(delay) = state.delay(range) else {
             let result = state.sync(mark);
             drop(state);
             return answer(reply, result);
-        }
+        };
         drop(state);
         let shared = Arc::clone(&self.shared);
         std::thread::spawn(move || {
-            std::thread::sleep(delay);
-            let result = shared.lock().sync(mark);
+            let result = shared.wait(delay).sync(mark);
             answer(reply, result);
         });
     }

@@ -184,9 +184,9 @@ impl PowerCutDisk {
         self.shared.inject(faults);
     }
 
-    /// Clears all faults but flipped bits.
+    /// Clears all faults but flipped bits, and lets everything go that is being delayed.
     pub fn heal(&self) {
-        self.shared.inject(Faults::default());
+        self.shared.heal();
     }
 
     /// Flips the bits in `mask` of one byte of the image: it reads wrong from now on, after cuts
