@@ -13,9 +13,21 @@ mod producers;
 mod checkpoint;
 mod side;
 
+mod chain;
+mod scan;
+
+mod recovery;
+mod rescan;
+
+pub use chain::{Chain, Refusal};
 pub use checkpoint::{Checkpoint, CheckpointEntry, Slot, Slots, merge};
 pub use envelope::SavedError;
 pub use epochs::{EpochNotNewer, EpochStart, Epochs};
 pub use index::{IndexEntry, SparseIndex};
 pub use producers::{Producers, Verdict};
+pub use recovery::{
+    Active, Cut, Damage, Found, FoundSegment, Recovered, Recovery, SealedSegment, SideFile, Step,
+};
+pub use rescan::{Rescan, RescanStep, SegmentDamaged};
+pub use scan::ReadFailed;
 pub use side::Side;
