@@ -22,7 +22,8 @@ pub(crate) const BUSY_MAX: Duration = Duration::from_secs(20);
 pub enum FileSystem {
     /// ext4 with a journal in its default mode (data=ordered, barriers on).
     Ext4,
-    /// ext4 without a journal: a sync of one file makes no other file durable.
+    /// ext4 without a journal, where Ringway counts on no shared flush; a power cut may damage it
+    /// beyond mounting.
     Ext4WithoutJournal,
     /// XFS with its log inside. The image must have at least 300 MiB.
     Xfs,

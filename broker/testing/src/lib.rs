@@ -5,7 +5,9 @@
 //! A crash test with all of it:
 //!
 //! ```no_run
-//! use ringway_testing::{BrokerOptions, DiskOptions, Need, PowerCutDisk, Scratch, require};
+//! use std::time::Duration;
+//! use ringway_testing::{BrokerOptions, DiskOptions, Faults, Need, PowerCutDisk, Scratch, require};
+//!
 //! # fn env(_: &str) -> &'static str { "" }
 //! fn acknowledged_records_survive_a_power_cut() {
 //!     if !require(&[Need::Mounts, Need::Fuse, Need::Loop, Need::MkfsXfs]) {
@@ -17,13 +19,17 @@
 //!     let options = BrokerOptions::new(env("CARGO_BIN_EXE_ringway-broker"), &scratch)
 //!         .data_dir(disk.path().join("data"));
 //!     let mut broker = options.start().unwrap();
+//!     // Without delays few cuts come between a write and its sync.
+//!     let delay = Duration::ZERO..Duration::from_millis(2);
+//!     disk.inject(Faults { write_delay: delay.clone(), sync_delay: delay, ..Faults::default() });
 //!     // … produce, and note what was acknowledged …
 //!     let report = disk.power_off(42); // from here on nothing can be acknowledged
 //!     broker.kill().unwrap();
 //!     disk.power_on().unwrap();
-//!     assert!(report.dropped_sectors > 0, "the cut hit nothing: {report}");
 //!     broker = options.start().unwrap();
-//!     // … consume, and compare …
+//!     // … consume, and compare; over all cuts, check that some hit anything …
+//!     println!("{report}");
+//!     assert!(disk.counters().dropped_sectors > 0);
 //! }
 //! ```
 //!
