@@ -1,6 +1,8 @@
 //! The limits of what a log keeps beside its batches and of its recovery, and why they fit
 //! together.
 
+use std::time::Duration;
+
 use ringway_wire::limits::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES};
 
 use crate::limits::BLOCK_BYTES;
@@ -37,6 +39,26 @@ pub const RECOVERY_READ_GROWTH: u64 = 16;
 /// passed; older ones are left to a rescan, so that memory stays bounded.
 pub const RECOVERED_SIDES_MAX: usize = 4;
 
+/// Bytes of the smallest segment.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Each rung of the ladder of segment sizes is this many times the one below.
+pub const SEGMENT_STEP: u64 = 4;
+/// How long a segment should take to fill: short enough that a file is of one kind of traffic,
+/// long enough that rolls don't count.
+pub const SEGMENT_FILL_TIME: Duration = Duration::from_secs(10);
+/// A segment of up to this many bytes is filled with zeros whole before it is used.
+pub const ZERO_WHOLE_BYTES_MAX: u64 = 1 << 20;
+/// How far ahead of the writer a larger one is kept filled.
+pub const WINDOW_TIME: Duration = Duration::from_millis(500);
+/// At least this many bytes ahead.
+pub const WINDOW_BYTES_MIN: u64 = 1 << 20;
+/// At most this many bytes ahead: it is written space that may never be used.
+pub const WINDOW_BYTES_MAX: u64 = 16 << 20;
+/// Segments kept ready take at most one part in this many of the disk,
+pub const POOL_DISK_SHARE: u64 = 20;
+/// and at most this many bytes.
+pub const POOL_BYTES_MAX: u64 = 8 << 30;
+
 const _: () = {
     assert!(
         INDEX_STEP_BYTES.is_multiple_of(BLOCK_BYTES as u64),
@@ -57,5 +79,13 @@ const _: () = {
     assert!(
         PRODUCER_BATCHES_MAX <= u8::MAX as usize,
         "their count is stored in one byte"
+    );
+    assert!(
+        SEGMENT_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64),
+        "segments are whole blocks"
+    );
+    assert!(
+        WINDOW_BYTES_MIN.is_multiple_of(2 * BLOCK_BYTES as u64),
+        "half a window is whole blocks"
     );
 };

@@ -1,6 +1,7 @@
 //! The log as pure machines: what is in a segment, who wrote it, and what of it is still there
 //! after a crash. Modules stand in the order of the data flow.
 
+pub mod ladder;
 pub mod limits;
 
 mod codec;
