@@ -16,11 +16,21 @@ pub const ROUND_BYTES_MAX: usize = 8 << 20;
 /// First chunk of a partition's append buffer; the next are twice as large up to the maximum.
 pub const CHUNK_BYTES_MIN: usize = 16 << 10;
 /// Largest chunk of an append buffer, unless a single batch needs more.
-pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+pub const CHUNK_BYTES_MAX: usize = 2 << 20;
+/// Bytes that a new segment has filled with zeros when its first write comes; a smaller segment is
+/// filled whole.
+pub const FILL_FIRST_BYTES: u64 = 4 << 20;
+/// Bytes filled with zeros at a time ahead of the writer of a large segment.
+pub const FILL_BYTES: u64 = 8 << 20;
+/// A partition that has at least so much to write at once is not filled for: its writes allocate,
+/// and the round syncs the file itself.
+pub const FILL_PENDING_BYTES_MAX: u64 = 1 << 20;
+/// Time after which something that failed for want of space is tried again, in nanoseconds.
+pub const SPACE_RETRY_NS: u64 = 1_000_000_000;
+/// Indexes of sealed segments that a shard keeps in memory, at most 64 KiB each.
+pub const INDEXES_MAX: usize = 256;
 /// Bytes of a cold read.
 pub const READ_BYTES: usize = 512 << 10;
-/// Bytes of a read during recovery that only looks whether anything follows.
-pub const PROBE_BYTES: usize = 64 << 10;
 /// Partitions that a shard recovers at the same time.
 pub const RECOVERING_MAX: usize = 64;
 /// Fetches that may wait at one partition.

@@ -100,6 +100,31 @@ fn check_numbers(header: &BatchHeader) -> Result<(), BatchError> {
     Ok(())
 }
 
+/// Checks a stamped batch by both its CRCs, and no further: who appended it has checked its
+/// structure then. `bytes` may go on behind the batch.
+///
+/// # Errors
+/// Those of [`check_header`], [`BatchError::Truncated`] and [`BatchError::Crc`].
+pub fn check_crcs(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+    let header = check_header(bytes, true)?;
+    let wanted = header.batch_bytes as usize;
+    let Some(bytes) = bytes.get(..wanted) else {
+        return Err(BatchError::Truncated {
+            wanted,
+            left: bytes.len(),
+        });
+    };
+    let computed = crc32c::crc32c(&bytes[LEADER_PART_BYTES..]);
+    if computed != header.body_crc {
+        return Err(BatchError::Crc {
+            part: "body",
+            stored: header.body_crc,
+            computed,
+        });
+    }
+    Ok(header)
+}
+
 /// Checks a batch that a producer sent, before it is appended: nothing behind it, no leader's part
 /// yet, no gaps between offsets, and nothing that only a broker may set. The records' own CRCs are
 /// not checked: they are the producer's word to the reader, as the body CRC is to the broker.

@@ -31,7 +31,8 @@ pub trait Subject {
 /// # Panics
 /// At the first thing that the device does wrong.
 pub fn check(make: &mut dyn FnMut() -> Box<dyn Subject>) {
-    let checks: [(&str, fn(&mut Rig)); 14] = [
+    type Check = fn(&mut Rig);
+    let checks: [(&str, Check); 14] = [
         ("a segment is prepared", prepares),
         ("what is written is read", writes_and_reads),
         ("a file's end cuts a read", reads_at_the_end),

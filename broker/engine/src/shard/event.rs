@@ -5,6 +5,7 @@ use ringway_wire::{CorrelationId, LeaderEpoch, MetadataEpoch, Offset, TopicParti
 
 use crate::buffer::Slice;
 use crate::device::{DeviceError, Done, FileId, Op, OpId, SegmentName};
+use crate::log::CheckpointEntry;
 
 /// Who waits for a reply, in the driver's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +67,8 @@ pub enum Event<'a> {
         config: PartitionConfig,
         /// The segments in its directory.
         files: Vec<FoundFile>,
+        /// What the checkpoint says of it.
+        checkpoint: Option<Box<CheckpointEntry>>,
     },
     /// A partition's topic was changed.
     Configure {

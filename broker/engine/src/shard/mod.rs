@@ -1,5 +1,542 @@
 //! A shard: partitions with one owner, fed with events, asked for effects.
+//!
+//! A driver calls [`Shard::apply`] for each event, [`Shard::turn`] once after all of them, and
+//! then carries out the effects. Nothing in here waits.
 
+mod checkpointing;
+mod delete;
 mod event;
+mod fetch;
+mod open;
+mod partition;
+mod produce;
+mod read;
+mod round;
+mod space;
+mod tail;
+mod timers;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use event::{Effect, Event, FoundFile, Note, PartitionConfig, Token};
+
+use std::collections::{HashMap, VecDeque};
+
+use ringway_wire::{Offset, ShardId, TopicPartition};
+
+use crate::buffer::Pool;
+use crate::device::{DeviceError, Done, FileId, Op, OpId};
+use crate::shard::checkpointing::Checkpointing;
+use crate::shard::fetch::FetchTask;
+use crate::shard::open::Opening;
+use crate::shard::partition::{Partition, State};
+use crate::shard::read::Reads;
+use crate::shard::round::Round;
+use crate::shard::timers::Timers;
+use crate::time::Now;
+
+/// What one flush makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncScope {
+    /// Every file's writes on the device: one flush for all.
+    Device,
+    /// Only the file that is synced: one sync each.
+    File,
+}
+
+/// How a shard is set up. Equal for its whole life.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// What one flush makes durable.
+    pub sync_scope: SyncScope,
+    /// Bytes of memory for append buffers and tail caches together.
+    pub cache_bytes_max: usize,
+    /// Bytes appended and not yet durable; above it producers are told to come back.
+    pub pending_bytes_max: usize,
+    /// Bytes of cold reads in flight.
+    pub read_bytes_max: usize,
+    /// Bytes of cold reads in a second; `None` is no limit.
+    pub read_bytes_per_second: Option<u64>,
+    /// Whether a lone small write may be made durable by itself. Off for devices on which that is
+    /// dearer than a flush.
+    pub lone_durable_write: bool,
+    /// Time between checkpoints, in nanoseconds.
+    pub checkpoint_ns: u64,
+    /// Bytes appended that make a checkpoint due earlier.
+    pub checkpoint_bytes: u64,
+}
+
+impl ShardConfig {
+    /// The defaults, for a shard of that number.
+    #[must_use]
+    pub const fn new(id: ShardId) -> Self {
+        Self {
+            id,
+            sync_scope: SyncScope::File,
+            cache_bytes_max: 128 << 20,
+            pending_bytes_max: 64 << 20,
+            read_bytes_max: 16 << 20,
+            read_bytes_per_second: None,
+            lone_durable_write: true,
+            checkpoint_ns: 1_000_000_000,
+            checkpoint_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What an operation in flight is for.
+#[derive(Debug)]
+enum Pending {
+    /// One of the commit round's writes, by its ordinal.
+    RoundWrite(usize),
+    /// One of the commit round's syncs.
+    RoundSync,
+    Prepare(usize),
+    Fill {
+        partition: usize,
+        base: Offset,
+        end: u64,
+    },
+    Name(usize),
+    Discard(usize),
+    SaveSide {
+        partition: usize,
+        base: Offset,
+    },
+    Read(FetchTask),
+    LoadSide {
+        partition: usize,
+        base: Offset,
+        task: FetchTask,
+    },
+    Recover(usize),
+    RecoverSync(usize),
+    Checkpoint,
+    Remove(usize),
+    RemovePartition(usize),
+}
+
+impl Pending {
+    /// The partition that counts the operation among those on its files. A round counts its
+    /// writes itself, until the round is over.
+    const fn partition(&self) -> Option<usize> {
+        match self {
+            Self::Prepare(index)
+            | Self::Name(index)
+            | Self::Discard(index)
+            | Self::Remove(index)
+            | Self::RemovePartition(index)
+            | Self::Fill {
+                partition: index, ..
+            }
+            | Self::SaveSide {
+                partition: index, ..
+            }
+            | Self::LoadSide {
+                partition: index, ..
+            } => Some(*index),
+            Self::Read(task) => Some(task.partition),
+            _ => None,
+        }
+    }
+}
+
+/// What is due at a deadline.
+#[derive(Debug)]
+enum Timer {
+    /// A fetch has waited long enough.
+    Waiter { partition: usize, token: Token },
+    /// Preparing a segment failed a while ago.
+    RetrySpace(usize),
+    /// Look for produce requests whose time ran out.
+    AckScan,
+    /// A checkpoint is due.
+    Checkpoint,
+    /// The reads' budget for the next moment.
+    Reads,
+}
+
+/// Numbers of a shard that people and metrics want to see. All count up, but those that say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounters {
+    /// Batches appended.
+    pub batches: u64,
+    /// Records appended.
+    pub records: u64,
+    /// Bytes of batches appended.
+    pub append_bytes: u64,
+    /// Commit rounds finished.
+    pub rounds: u64,
+    /// Of them, those that were one durable write.
+    pub lone_rounds: u64,
+    /// Writes finished.
+    pub writes: u64,
+    /// Bytes written, tail blocks and padding included.
+    pub write_bytes: u64,
+    /// Syncs and flushes finished.
+    pub syncs: u64,
+    /// Bytes of batches handed out.
+    pub fetch_bytes: u64,
+    /// Fetch replies with batches from the tail cache.
+    pub tail_reads: u64,
+    /// Cold reads finished.
+    pub cold_reads: u64,
+    /// Bytes of cold reads.
+    pub cold_read_bytes: u64,
+    /// Produce requests that found the memory full.
+    pub overloaded: u64,
+    /// Batches found damaged.
+    pub damaged: u64,
+    /// Partitions open; goes up and down.
+    pub partitions: u64,
+    /// Fetches waiting; goes up and down.
+    pub waiting: u64,
+    /// Bytes appended and not durable; goes up and down.
+    pub pending_bytes: u64,
+    /// Bytes of buffers in use; goes up and down.
+    pub buffer_bytes: u64,
+}
+
+/// Lengths of the stages of one finished commit round, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoundTimes {
+    /// From the first append of the round to its start.
+    pub queued_ns: u64,
+    /// From the start to the last write's completion.
+    pub written_ns: u64,
+    /// From there to the end of the sync.
+    pub durable_ns: u64,
+}
+
+/// The machine. See the module's page.
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    pool: Pool,
+    /// Never used again by another partition, so that late completions find the right one or none.
+    partitions: Vec<Option<Box<Partition>>>,
+    by_log: HashMap<TopicPartition, usize>,
+    opening: Opening,
+    dirty: VecDeque<usize>,
+    round: Option<Round>,
+    reads: Reads,
+    checkpointing: Checkpointing,
+    timers: Timers<Timer>,
+    pending: HashMap<OpId, Pending>,
+    effects: VecDeque<Effect>,
+    /// Chunks that are full, oldest first: the partition and the offset below which its tail cache
+    /// has to forget to free one.
+    evictable: VecDeque<(usize, Offset)>,
+    /// Indexes of sealed segments in memory, oldest first.
+    indexes: VecDeque<(usize, Offset)>,
+    device_failed: Option<DeviceError>,
+    ack_scan_set: bool,
+    draining: bool,
+    drained: bool,
+    op_next: u64,
+    file_next: u64,
+    counters: ShardCounters,
+    round_times: VecDeque<RoundTimes>,
+}
+
+/// Rounds whose times are kept for whoever asks.
+const ROUND_TIMES_MAX: usize = 64;
+
+impl Shard {
+    /// A shard without partitions.
+    #[must_use]
+    pub fn new(config: ShardConfig) -> Self {
+        let pool = Pool::new(config.cache_bytes_max / 4);
+        let reads = Reads::new(config.read_bytes_max, config.read_bytes_per_second);
+        Self {
+            config,
+            pool,
+            partitions: Vec::new(),
+            by_log: HashMap::new(),
+            opening: Opening::default(),
+            dirty: VecDeque::new(),
+            round: None,
+            reads,
+            checkpointing: Checkpointing::default(),
+            timers: Timers::default(),
+            pending: HashMap::new(),
+            effects: VecDeque::new(),
+            evictable: VecDeque::new(),
+            indexes: VecDeque::new(),
+            device_failed: None,
+            ack_scan_set: false,
+            draining: false,
+            drained: false,
+            op_next: 0,
+            file_next: 0,
+            counters: ShardCounters::default(),
+            round_times: VecDeque::new(),
+        }
+    }
+
+    /// Continues the numbering of the checkpoints found at the start.
+    pub fn continue_checkpoints(&mut self, generation: u64) {
+        self.checkpointing.continue_from(generation);
+    }
+
+    /// The memory that the shard's buffers come from.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The shard's numbers as they are now.
+    #[must_use]
+    pub fn counters(&self) -> ShardCounters {
+        ShardCounters {
+            buffer_bytes: self.pool.used_bytes() as u64,
+            ..self.counters
+        }
+    }
+
+    /// Times of rounds finished since the last call, the newest 64 at most.
+    pub fn round_times(&mut self) -> impl Iterator<Item = RoundTimes> + '_ {
+        self.round_times.drain(..)
+    }
+
+    /// Whether every partition handed over so far is open or known to be unusable.
+    #[must_use]
+    pub fn all_open(&self) -> bool {
+        self.opening.is_empty()
+    }
+
+    /// The next thing to be done.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Shard::turn`] has to be called again at the latest, by the monotonic clock.
+    #[must_use]
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        self.timers.next_ns()
+    }
+
+    /// Takes in something that happened.
+    pub fn apply(&mut self, event: Event<'_>, now: Now) {
+        match event {
+            Event::Request {
+                token,
+                received_ns,
+                request,
+                data,
+            } => {
+                self.request(token, received_ns, request, data, now);
+            }
+            Event::Done(done) => self.done(done, now),
+            Event::Gone { source } => self.forget(source),
+            Event::Open {
+                log,
+                config,
+                files,
+                checkpoint,
+            } => {
+                self.open(log, config, files, checkpoint, now);
+            }
+            Event::Configure { log, config } => self.configure(log, config),
+            Event::Delete { log } => self.delete(log),
+            Event::DeviceFailed { error } => self.fail_device(error, false),
+            Event::Drain => self.drain(),
+        }
+    }
+
+    /// Does what is due: deadlines, recoveries, and a commit round if the device is idle.
+    pub fn turn(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop(now.mono_ns) {
+            self.due(timer, now);
+        }
+        self.advance_openings(now);
+        self.start_round(now);
+        self.start_reads(now);
+        self.evict();
+        self.advance_checkpoint(now);
+        self.advance_drain();
+    }
+
+    fn due(&mut self, timer: Timer, now: Now) {
+        match timer {
+            Timer::Waiter { partition, token } => self.waiter_due(partition, token),
+            Timer::RetrySpace(index) => {
+                if let Some(partition) = self.partition(index) {
+                    partition.retry = None;
+                }
+                self.want_space(index);
+                self.mark_dirty(index);
+            }
+            Timer::AckScan => self.scan_acks(now),
+            Timer::Checkpoint => self.checkpoint_due(now),
+            Timer::Reads => self.reads_due(),
+        }
+    }
+
+    fn done(&mut self, done: Done, now: Now) {
+        let Some(pending) = self.pending.remove(&done.op) else {
+            debug_assert!(
+                false,
+                "operation {:?} was never started or ended twice",
+                done.op
+            );
+            return;
+        };
+        let result = done.result;
+        let owner = pending.partition();
+        if let Some(partition) = owner.and_then(|index| self.partition(index)) {
+            partition.in_flight -= 1;
+        }
+        match pending {
+            Pending::RoundWrite(ordinal) => self.round_written(ordinal, result.err(), now),
+            Pending::RoundSync => self.round_synced(result.err(), now),
+            Pending::Prepare(index) => self.prepared(index, result, now),
+            Pending::Fill {
+                partition,
+                base,
+                end,
+            } => {
+                self.filled(partition, base, end, result.err());
+            }
+            Pending::Name(index) => self.named(index, result.err(), now),
+            Pending::Discard(index) => self.discarded(index, result.err(), now),
+            Pending::SaveSide { partition, base } => {
+                self.side_saved(partition, base, result.err());
+            }
+            Pending::Read(task) => self.read_done(task, result, now),
+            Pending::LoadSide {
+                partition,
+                base,
+                task,
+            } => {
+                self.side_loaded(partition, base, task, result, now);
+            }
+            Pending::Recover(slot) => self.recover_done(slot, result, now),
+            Pending::RecoverSync(slot) => self.recover_synced(slot, result.err(), now),
+            Pending::Checkpoint => self.checkpoint_saved(result.err(), now),
+            Pending::Remove(_) => {}
+            Pending::RemovePartition(index) => self.partition_removed(index),
+        }
+        if let Some(index) = owner {
+            self.advance_delete(index);
+        }
+    }
+
+    fn submit(&mut self, op: Op, pending: Pending) {
+        if let Some(partition) = pending.partition().and_then(|index| self.partition(index)) {
+            partition.in_flight += 1;
+        }
+        let id = OpId(self.op_next);
+        self.op_next += 1;
+        self.pending.insert(id, pending);
+        self.effects.push_back(Effect::Device(id, op));
+    }
+
+    fn new_file(&mut self) -> FileId {
+        let file = FileId(self.file_next);
+        self.file_next += 1;
+        file
+    }
+
+    fn note(&mut self, note: Note) {
+        self.effects.push_back(Effect::Note(note));
+    }
+
+    fn partition(&mut self, index: usize) -> Option<&mut Partition> {
+        self.partitions[index].as_deref_mut()
+    }
+
+    /// Puts a partition into the list of those with something to write.
+    fn mark_dirty(&mut self, index: usize) {
+        if let Some(partition) = self.partitions[index].as_deref_mut()
+            && !partition.dirty
+            && partition.pending_bytes() > 0
+        {
+            partition.dirty = true;
+            self.dirty.push_back(index);
+        }
+    }
+
+    /// Changes what a partition can do and says so.
+    fn set_state(&mut self, index: usize, state: State) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        if partition.state == state || partition.state == State::Deleting {
+            return;
+        }
+        let text = match &state {
+            State::Ready => "ready".to_owned(),
+            State::Full => "full: no space left on the disk".to_owned(),
+            State::Failed(reason) => format!("failed: {reason}"),
+            State::Deleting => "deleting".to_owned(),
+        };
+        partition.state = state;
+        let log = partition.log;
+        self.note(Note::State { log, state: text });
+    }
+
+    fn configure(&mut self, log: TopicPartition, config: PartitionConfig) {
+        if let Some(&index) = self.by_log.get(&log) {
+            if let Some(partition) = self.partition(index) {
+                // The epoch of a leadership is opened with the partition, not changed here.
+                let leader_epoch = partition.config.leader_epoch;
+                partition.config = PartitionConfig {
+                    leader_epoch,
+                    ..config
+                };
+            }
+            return;
+        }
+        self.opening.configure(log, config);
+    }
+
+    /// Forgets cached batches until the buffers fit their budget again.
+    fn evict(&mut self) {
+        while self.pool.used_bytes() > self.config.cache_bytes_max {
+            let Some((index, below)) = self.evictable.pop_front() else {
+                self.shrink_idle();
+                return;
+            };
+            if let Some(partition) = self.partition(index) {
+                let below = below.min(partition.durable_end);
+                partition.tail.drop_below(below);
+            }
+        }
+    }
+
+    /// Takes their append buffers from partitions that have nothing to write.
+    fn shrink_idle(&mut self) {
+        for partition in self.partitions.iter_mut().flatten() {
+            if self.pool.used_bytes() <= self.config.cache_bytes_max {
+                return;
+            }
+            if partition.pending_bytes() == 0 && !partition.dirty {
+                partition.tail.clear();
+                if let Some(writer) = partition.writers.back_mut() {
+                    writer.shrink(&self.pool);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.fail_waiters_for_shutdown();
+        self.checkpointing.make_due();
+    }
+
+    fn advance_drain(&mut self) {
+        if !self.draining || self.drained || self.round.is_some() || !self.dirty.is_empty() {
+            return;
+        }
+        if self.checkpointing.is_idle() && self.pending.is_empty() && self.opening.is_empty() {
+            self.drained = true;
+            self.note(Note::Drained);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Fetches: from the tail cache where it reaches back far enough, from disk otherwise, or waiting
+//! for what isn't there yet.
+
+use ringway_wire::request::{
+    FetchReply, FetchRequest, ListOffsetsReply, ListOffsetsRequest, OffsetAt, Reply,
+};
+use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
+
+use crate::buffer::Slice;
+use crate::limits::{FETCH_BYTES_MAX, WAITERS_MAX};
+use crate::shard::event::{Effect, Token};
+use crate::shard::partition::{Partition, Waiter};
+use crate::shard::tail::Wanted;
+use crate::shard::{Shard, Timer};
+use crate::time::Now;
+
+/// What a cold reader looks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Want {
+    /// Batches from an offset on.
+    Batches(FetchRequest),
+    /// The first batch appended at or after a time, in microseconds since 1970.
+    Since(i64),
+}
+
+/// A request that needs the disk, between two reads.
+#[derive(Debug)]
+pub(super) struct FetchTask {
+    pub(super) token: Token,
+    pub(super) partition: usize,
+    pub(super) want: Want,
+    /// The segment to read from.
+    pub(super) base: Offset,
+    /// Where in it.
+    pub(super) position: u64,
+    /// Offset of the batch at that position.
+    pub(super) expected: Offset,
+    /// Bytes to read; more than usual for a large batch.
+    pub(super) read_bytes: usize,
+}
+
+fn fetch_fault(partition: Option<&Partition>, fault: Fault, safe_offset: Offset) -> Reply {
+    let base = partition.map_or_else(FetchReply::default, fetch_ok);
+    Reply::Fetch(FetchReply {
+        fault: Some(fault),
+        safe_offset,
+        ..base
+    })
+}
+
+fn fetch_ok(partition: &Partition) -> FetchReply {
+    FetchReply {
+        fault: None,
+        topic_epoch: partition.config.topic_epoch,
+        leader_epoch: partition.config.leader_epoch,
+        log_start: partition.log_start,
+        high_watermark: partition.high_watermark(),
+        safe_offset: Offset(0),
+    }
+}
+
+impl Shard {
+    pub(super) fn fetch(&mut self, token: Token, request: FetchRequest, now: Now) {
+        let log = TopicPartition {
+            topic: request.topic,
+            partition: request.partition,
+        };
+        let index = match self.find(log) {
+            Ok(index) => index,
+            Err(fault) => return self.reply(token, fetch_fault(None, fault, Offset(0))),
+        };
+        let partition = self.partitions[index]
+            .as_deref()
+            .expect("it was just found");
+        if let Err((fault, safe_offset)) = check_place(partition, &request) {
+            let reply = fetch_fault(Some(partition), fault, safe_offset);
+            return self.reply(token, reply);
+        }
+        if !self.answer_fetch(index, token, &request) {
+            self.wait(index, token, request, now);
+        }
+    }
+
+    /// Answers a fetch from memory or starts reading; false when there is nothing to read yet.
+    fn answer_fetch(&mut self, index: usize, token: Token, request: &FetchRequest) -> bool {
+        let partition = self.partitions[index].as_deref_mut().expect("it exists");
+        if request.offset >= partition.high_watermark() {
+            return false;
+        }
+        let slices = partition
+            .tail
+            .read(&wanted(request, partition.high_watermark()));
+        if !slices.is_empty() {
+            self.counters.tail_reads += 1;
+            self.reply_batches(index, token, slices);
+            return true;
+        }
+        let task = FetchTask {
+            token,
+            partition: index,
+            want: Want::Batches(*request),
+            base: Offset(0),
+            position: 0,
+            expected: request.offset,
+            read_bytes: crate::limits::READ_BYTES,
+        };
+        self.place(task);
+        true
+    }
+
+    /// Hands out batches, all of them below the high watermark and checked.
+    pub(super) fn reply_batches(&mut self, index: usize, token: Token, data: Vec<Slice>) {
+        let partition = self.partitions[index].as_deref().expect("it exists");
+        let reply = Reply::Fetch(fetch_ok(partition));
+        self.counters.fetch_bytes += data.iter().map(|slice| slice.len() as u64).sum::<u64>();
+        self.effects.push_back(Effect::Reply { token, reply, data });
+    }
+
+    fn wait(&mut self, index: usize, token: Token, request: FetchRequest, now: Now) {
+        let partition = self.partitions[index].as_deref_mut().expect("it exists");
+        if self.draining {
+            let message = "the broker is shutting down: use another or try again later";
+            let fault = Fault::new(ErrorCode::ShuttingDown, message);
+            let reply = fetch_fault(Some(partition), fault, Offset(0));
+            return self.reply(token, reply);
+        }
+        if partition.waiters.len() >= WAITERS_MAX {
+            let message = format!("{WAITERS_MAX} fetches wait at {} already", partition.log);
+            let fault = Fault::new(ErrorCode::Overloaded, message);
+            let reply = fetch_fault(Some(partition), fault, Offset(0));
+            return self.reply(token, reply);
+        }
+        if request.wait_ms == 0 {
+            return self.reply_batches(index, token, Vec::new());
+        }
+        let deadline_ns = now.mono_ns + u64::from(request.wait_ms) * 1_000_000;
+        let timer = self.timers.set(
+            deadline_ns,
+            Timer::Waiter {
+                partition: index,
+                token,
+            },
+        );
+        partition.waiters.push(Waiter {
+            token,
+            request,
+            timer,
+        });
+        self.counters.waiting += 1;
+    }
+
+    /// Answers every fetch that waits at a partition: the high watermark has risen.
+    pub(super) fn wake_waiters(&mut self, index: usize, now: Now) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        let high_watermark = partition.high_watermark();
+        if !partition
+            .waiters
+            .iter()
+            .any(|waiter| waiter.request.offset < high_watermark)
+        {
+            return;
+        }
+        let waiters = std::mem::take(&mut partition.waiters);
+        self.counters.waiting -= waiters.len() as u64;
+        for waiter in waiters {
+            self.timers.cancel(waiter.timer);
+            if !self.answer_fetch(index, waiter.token, &waiter.request) {
+                self.wait(index, waiter.token, waiter.request, now);
+            }
+        }
+    }
+
+    pub(super) fn waiter_due(&mut self, index: usize, token: Token) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        let Some(at) = partition
+            .waiters
+            .iter()
+            .position(|waiter| waiter.token == token)
+        else {
+            return;
+        };
+        partition.waiters.swap_remove(at);
+        self.counters.waiting -= 1;
+        self.reply_batches(index, token, Vec::new());
+    }
+
+    /// A connection is gone: nothing waits for it any more.
+    pub(super) fn forget(&mut self, source: u64) {
+        for partition in self.partitions.iter_mut().flatten() {
+            let before = partition.waiters.len();
+            partition.waiters.retain(|waiter| {
+                let stays = waiter.token.source != source;
+                if !stays {
+                    self.timers.cancel(waiter.timer);
+                }
+                stays
+            });
+            self.counters.waiting -= (before - partition.waiters.len()) as u64;
+        }
+        self.reads.forget(source);
+    }
+
+    pub(super) fn list_offsets(&mut self, token: Token, request: ListOffsetsRequest, _now: Now) {
+        let log = TopicPartition {
+            topic: request.topic,
+            partition: request.partition,
+        };
+        let index = match self.find(log) {
+            Ok(index) => index,
+            Err(fault) => {
+                let reply = ListOffsetsReply {
+                    fault: Some(fault),
+                    ..Default::default()
+                };
+                return self.reply(token, Reply::ListOffsets(reply));
+            }
+        };
+        let partition = self.partitions[index]
+            .as_deref_mut()
+            .expect("it was just found");
+        let high_watermark = partition.high_watermark();
+        match request.at {
+            OffsetAt::Start => {
+                let start = partition.log_start;
+                self.reply_offset(index, token, start);
+            }
+            OffsetAt::End => self.reply_offset(index, token, high_watermark),
+            OffsetAt::AppendTimeUs(time_us) => {
+                if let Some(offset) = partition.tail.first_since(time_us) {
+                    return self.reply_offset(index, token, offset.min(high_watermark));
+                }
+                let newer = partition.last_append_time_us < time_us;
+                if newer || partition.log_start == high_watermark {
+                    return self.reply_offset(index, token, high_watermark);
+                }
+                self.seek_time(index, token, time_us);
+            }
+        }
+    }
+
+    pub(super) fn reply_offset(&mut self, index: usize, token: Token, offset: Offset) {
+        let partition = self.partitions[index].as_deref().expect("it exists");
+        let reply = Reply::ListOffsets(ListOffsetsReply {
+            fault: None,
+            topic_epoch: partition.config.topic_epoch,
+            leader_epoch: partition.config.leader_epoch,
+            offset,
+            log_start: partition.log_start,
+            high_watermark: partition.high_watermark(),
+            log_bytes: partition.log_bytes(),
+        });
+        self.reply(token, reply);
+    }
+
+    /// Ends a task with a fault.
+    pub(super) fn fail_task(&mut self, task: &FetchTask, fault: Fault, safe_offset: Offset) {
+        let partition = self.partitions[task.partition].as_deref();
+        let reply = match task.want {
+            Want::Batches(_) => fetch_fault(partition, fault, safe_offset),
+            Want::Since(_) => {
+                let reply = ListOffsetsReply {
+                    fault: Some(fault),
+                    ..Default::default()
+                };
+                Reply::ListOffsets(reply)
+            }
+        };
+        self.reply(task.token, reply);
+    }
+}
+
+/// How much of the log a request may have.
+pub(super) fn wanted(request: &FetchRequest, high_watermark: Offset) -> Wanted {
+    Wanted {
+        offset: request.offset,
+        end: high_watermark,
+        bytes_max: (request.bytes_max as usize).min(FETCH_BYTES_MAX),
+        records_max: match request.records_max {
+            0 => u64::MAX,
+            records => records.into(),
+        },
+    }
+}
+
+/// Whether a reader's place is still in this log; where to go on if not.
+fn check_place(partition: &Partition, request: &FetchRequest) -> Result<(), (Fault, Offset)> {
+    let log = partition.log;
+    let (start, end) = (partition.log_start, partition.log_end);
+    if let Some(last) = request.last_epoch {
+        let current = partition.config.leader_epoch;
+        if last > current {
+            let message = format!("{log} is led in epoch {current}, you have read epoch {last}");
+            return Err((
+                Fault::new(ErrorCode::UnknownLeaderEpoch, message),
+                Offset(0),
+            ));
+        }
+        let safe = partition.epochs.end_of(last, end);
+        if request.offset > safe {
+            let message = format!(
+                "{log} was cut: records of epoch {last} end at offset {safe}, you have read up to \
+                 {}; go on from {safe}",
+                request.offset
+            );
+            return Err((Fault::new(ErrorCode::LogTruncated, message), safe));
+        }
+    }
+    if request.offset < start || request.offset > end {
+        let message = format!("{log} has offsets {start} to {end}, not {}", request.offset);
+        let nearest = request.offset.clamp(start, end);
+        return Err((Fault::new(ErrorCode::OffsetOutOfRange, message), nearest));
+    }
+    Ok(())
+}

@@ -1,0 +1,398 @@
+//! A partition on the shard that owns it: its log's pointers, segments, tail cache and whoever
+//! waits for it.
+
+use std::collections::VecDeque;
+
+use ringway_wire::batch::{LeaderStamp, check_header, check_produced, stamp};
+use ringway_wire::{ErrorCode, Fault, Offset, Position, TopicPartition};
+
+use crate::buffer::Pool;
+use crate::device::FileId;
+use crate::log::{Epochs, Producers, SparseIndex, Verdict};
+use crate::shard::event::{PartitionConfig, Token};
+use crate::shard::tail::{CachedBatch, TailCache};
+use crate::shard::timers::TimerId;
+use crate::shard::writer::{Seal, SegmentWriter};
+use crate::time::Now;
+
+/// What a partition can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Everything.
+    Ready,
+    /// Reads; appends wait for space on the disk.
+    Full,
+    /// Reads; a write failed, or a flush of the device did.
+    Failed(String),
+    /// Nothing any more: the topic was deleted.
+    Deleting,
+}
+
+/// The file prepared for the next segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There is none.
+    None,
+    /// It is being made.
+    Preparing { file: FileId, bytes: u64 },
+    /// It is there, under the name `next.log`.
+    Ready {
+        file: FileId,
+        bytes: u64,
+        filled: u64,
+    },
+    /// It became a segment and is being given that segment's name.
+    Naming { file: FileId, base: Offset },
+    /// It became a segment, and giving it that segment's name failed.
+    Unnamed { file: FileId, base: Offset },
+    /// It was too small and is being removed.
+    Discarding,
+}
+
+/// A segment that is all durable and not appended to any more.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) base: Offset,
+    pub(super) file: FileId,
+    /// Bytes of the file.
+    pub(super) file_bytes: u64,
+    pub(super) index: IndexState,
+}
+
+/// Whether a sealed segment's index is in memory.
+#[derive(Debug)]
+pub(super) enum IndexState {
+    /// It can be loaded.
+    OnDisk,
+    /// It is here.
+    Loaded(SparseIndex),
+    /// There is none: read from the segment's start.
+    Missing,
+}
+
+/// A produce request whose batch is appended and not yet durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingAck {
+    pub(super) next_offset: Offset,
+    pub(super) base_offset: Offset,
+    pub(super) append_time_us: i64,
+    pub(super) token: Token,
+    pub(super) trace: bool,
+    pub(super) deadline_ns: u64,
+    pub(super) received_ns: u64,
+    pub(super) appended_ns: u64,
+}
+
+/// A fetch that waits for new records.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub(super) token: Token,
+    pub(super) request: ringway_wire::request::FetchRequest,
+    pub(super) timer: TimerId,
+}
+
+/// Where a cold reader will go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    pub(super) offset: Offset,
+    pub(super) base: Offset,
+    pub(super) position: Position,
+}
+
+/// Places of cold readers remembered per partition.
+const CURSORS_MAX: usize = 16;
+
+/// A partition and everything that the shard knows of it.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) log: TopicPartition,
+    pub(super) config: PartitionConfig,
+    pub(super) state: State,
+
+    /// First offset that is still there.
+    pub(super) log_start: Offset,
+    /// Offset of the next record.
+    pub(super) log_end: Offset,
+    /// Offset up to which everything is durable.
+    pub(super) durable_end: Offset,
+    pub(super) last_header_crc: u32,
+    pub(super) last_append_time_us: i64,
+    pub(super) epochs: Epochs,
+    pub(super) producers: Producers,
+
+    /// Sealed segments, by base offset.
+    pub(super) sealed: Vec<Sealed>,
+    /// Segments not yet sealed, by base offset; the last is appended to.
+    pub(super) writers: VecDeque<SegmentWriter>,
+    pub(super) next: Next,
+    /// Bytes of the last segment, for the ladder.
+    pub(super) segment_bytes_last: u64,
+
+    pub(super) tail: TailCache,
+    pub(super) acks: VecDeque<PendingAck>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) cursors: VecDeque<Cursor>,
+
+    /// Whether the shard's list of partitions with something to write has it.
+    pub(super) dirty: bool,
+    /// Operations in flight on its files.
+    pub(super) in_flight: usize,
+    /// A retry of the failed preparation is due.
+    pub(super) retry: Option<TimerId>,
+    /// A checkpoint wants this partition's next durable state.
+    pub(super) snapshot_wanted: bool,
+}
+
+/// What came of a produce request.
+#[derive(Debug)]
+pub(super) enum Appended {
+    /// Its batch is in the log, ending before `next_offset`.
+    Batch {
+        base_offset: Offset,
+        next_offset: Offset,
+        append_time_us: i64,
+        new_chunk: bool,
+    },
+    /// It repeats a batch that is in the log, ending before `next_offset`.
+    Duplicate {
+        base_offset: Offset,
+        next_offset: Offset,
+        append_time_us: i64,
+    },
+}
+
+impl Partition {
+    /// The offset after the last one that readers may see.
+    pub(super) const fn high_watermark(&self) -> Offset {
+        self.durable_end
+    }
+
+    /// Bytes appended and not durable.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.writers.iter().map(SegmentWriter::pending_bytes).sum()
+    }
+
+    /// Bytes of the partition's batches on disk, to within the unused ends of sealed segments.
+    pub(super) fn log_bytes(&self) -> u64 {
+        let sealed: u64 = self.sealed.iter().map(|sealed| sealed.file_bytes).sum();
+        sealed + self.writers.iter().map(|writer| writer.end).sum::<u64>()
+    }
+
+    /// Why nothing can be appended, if so.
+    pub(super) fn append_fault(&self) -> Option<Fault> {
+        match &self.state {
+            State::Ready => None,
+            State::Full => Some(self.full_fault()),
+            State::Failed(reason) => Some(Fault::new(
+                ErrorCode::StorageFailed,
+                format!(
+                    "{} takes no more records: {reason}; see the broker's log",
+                    self.log
+                ),
+            )),
+            State::Deleting => Some(self.deleted_fault()),
+        }
+    }
+
+    pub(super) fn full_fault(&self) -> Fault {
+        let message = format!(
+            "the disk is full: {} takes records again as soon as space is freed",
+            self.log
+        );
+        Fault::new(ErrorCode::StorageFull, message)
+    }
+
+    pub(super) fn deleted_fault(&self) -> Fault {
+        Fault::new(
+            ErrorCode::UnknownTopic,
+            format!("the topic of {} was deleted", self.log),
+        )
+    }
+
+    /// Appends a producer's batch to the log in memory.
+    pub(super) fn append(&mut self, data: &[u8], now: Now, pool: &Pool) -> Result<Appended, Fault> {
+        let corrupt = |error| Fault::new(ErrorCode::CorruptBatch, format!("{error}"));
+        let header = check_header(data, false).map_err(corrupt)?;
+        let bytes = header.batch_bytes as usize;
+        if data.len() != bytes {
+            let message = format!("a batch of {bytes} bytes came with {} bytes", data.len());
+            return Err(Fault::new(ErrorCode::CorruptBatch, message));
+        }
+        self.roll_for(bytes);
+        let record_bytes_max = self.config.record_bytes_max;
+        let writer = self
+            .writers
+            .back_mut()
+            .expect("there is a segment to append to");
+        let (space, new_chunk) = writer.reserve(bytes, pool);
+        space.copy_from_slice(data);
+        // Before anything in the header is believed: a flipped sequence must not pass for a
+        // duplicate.
+        let batch = check_produced(space).map_err(corrupt)?;
+        if bytes > record_bytes_max {
+            check_records(&batch, record_bytes_max)?;
+        }
+        match self.producers.check(&header) {
+            Verdict::Append => {}
+            Verdict::Duplicate {
+                base_offset,
+                append_time_us,
+            } => {
+                let next_offset = base_offset.plus(header.record_count.into());
+                return Ok(Appended::Duplicate {
+                    base_offset,
+                    next_offset,
+                    append_time_us,
+                });
+            }
+            Verdict::Refuse { code, message } => return Err(Fault::new(code, message)),
+        }
+        let append_time_us = now.unix_us.max(self.last_append_time_us);
+        let leader = LeaderStamp {
+            log_id: self.log.log_id(),
+            base_offset: self.log_end,
+            append_time_us,
+            leader_epoch: self.config.leader_epoch,
+            prev_header_crc: self.last_header_crc,
+        };
+        self.last_header_crc = stamp(space, &leader);
+        let base = self.log_end;
+        let next = base.plus(header.record_count.into());
+        let position = Position(writer.end);
+        writer.index.add(base, position, append_time_us);
+        let bytes = writer.commit(bytes, next);
+        let epoch = self.config.leader_epoch;
+        self.tail.push(CachedBatch {
+            base,
+            next,
+            append_time_us,
+            bytes,
+        });
+        let header = ringway_wire::batch::BatchHeader {
+            base_offset: base,
+            append_time_us,
+            leader_epoch: epoch,
+            ..header
+        };
+        self.producers.record(&header);
+        self.log_end = next;
+        self.last_append_time_us = append_time_us;
+        Ok(Appended::Batch {
+            base_offset: base,
+            next_offset: next,
+            append_time_us,
+            new_chunk,
+        })
+    }
+
+    /// Makes sure that the last segment has room for a batch.
+    fn roll_for(&mut self, bytes: usize) {
+        let chunk_bytes = match self.writers.back_mut() {
+            Some(last) if last.fits(bytes) => return,
+            Some(last) => {
+                // An empty segment that is too small was planned for smaller batches.
+                if last.is_empty() && last.file.is_none() {
+                    let chunk_bytes = last.chunk_bytes();
+                    self.writers.pop_back();
+                    chunk_bytes
+                } else {
+                    self.segment_bytes_last = last.bytes;
+                    last.seal = Some(Box::new(Seal {
+                        next_offset: self.log_end,
+                        last_header_crc: self.last_header_crc,
+                        last_append_time_us: self.last_append_time_us,
+                        epochs: self.epochs.clone(),
+                        producers: self.producers.clone(),
+                    }));
+                    last.chunk_bytes()
+                }
+            }
+            None => 0,
+        };
+        let planned = match self.next {
+            Next::Ready { bytes: ready, .. } | Next::Preparing { bytes: ready, .. }
+                if ready >= bytes as u64 && self.writers.iter().all(|w| w.file.is_some()) =>
+            {
+                ready
+            }
+            _ => self.planned_bytes(bytes),
+        };
+        self.writers
+            .push_back(SegmentWriter::new(self.log_end, planned, chunk_bytes));
+    }
+
+    /// Bytes of the segment to prepare next, with room for a batch.
+    pub(super) fn planned_bytes(&self, batch_bytes: usize) -> u64 {
+        let segment = (4 * self.segment_bytes_last).clamp(64 << 10, self.config.segment_bytes);
+        segment.max(crate::limits::block_ceil(batch_bytes as u64))
+    }
+
+    /// Base offset of the segment that an offset is in.
+    pub(super) fn segment_of(&self, offset: Offset) -> Option<Offset> {
+        let writer = self
+            .writers
+            .iter()
+            .rev()
+            .find(|writer| writer.base <= offset);
+        if let Some(writer) = writer {
+            return Some(writer.base);
+        }
+        let at = self.sealed.partition_point(|sealed| sealed.base <= offset);
+        at.checked_sub(1).map(|at| self.sealed[at].base)
+    }
+
+    /// The sealed segment that begins at an offset.
+    pub(super) fn sealed_at(&mut self, base: Offset) -> Option<&mut Sealed> {
+        let at = self
+            .sealed
+            .binary_search_by_key(&base, |sealed| sealed.base)
+            .ok()?;
+        self.sealed.get_mut(at)
+    }
+
+    /// Remembers where a cold reader will go on.
+    pub(super) fn remember(&mut self, cursor: Cursor) {
+        self.cursors.retain(|known| known.offset != cursor.offset);
+        if self.cursors.len() == CURSORS_MAX {
+            self.cursors.pop_front();
+        }
+        self.cursors.push_back(cursor);
+    }
+
+    /// Adds a request that waits until the log is durable up to its batch's end.
+    pub(super) fn wait_durable(&mut self, ack: PendingAck) {
+        let at = self
+            .acks
+            .partition_point(|known| known.next_offset <= ack.next_offset);
+        self.acks.insert(at, ack);
+    }
+
+    /// Everything up to an offset is durable.
+    pub(super) fn advance_durable(&mut self, to: Offset) {
+        assert!(
+            self.durable_end <= to && to <= self.log_end,
+            "durable_end ≤ log_end"
+        );
+        self.durable_end = to;
+    }
+}
+
+fn check_records(
+    batch: &ringway_wire::batch::CheckedBatch<'_>,
+    record_bytes_max: usize,
+) -> Result<(), Fault> {
+    let largest = batch
+        .entries()
+        .iter()
+        .map(|entry| entry.record_bytes())
+        .max()
+        .unwrap_or(0);
+    if largest <= record_bytes_max as u64 {
+        return Ok(());
+    }
+    let message = format!(
+        "a record of {largest} bytes is above the topic's limit of {record_bytes_max}; \
+         raise record_bytes_max with `ringway topic alter`"
+    );
+    Err(Fault::new(ErrorCode::RecordTooLarge, message))
+}

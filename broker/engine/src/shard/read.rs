@@ -1,0 +1,581 @@
+//! Cold reads: direct reads of sealed segments and of what the tail cache has forgotten, within a
+//! budget, every batch checked before it is handed out from the very buffer it was read into.
+
+use std::collections::VecDeque;
+
+use ringway_wire::batch::{BatchHeader, check_crcs};
+use ringway_wire::limits::BATCH_HEADER_BYTES;
+use ringway_wire::{ErrorCode, Fault, Offset, Position};
+
+use crate::buffer::Slice;
+use crate::device::{DeviceError, FileId, Op, Outcome};
+use crate::limits::{BLOCK_BYTES, READ_BYTES, block_ceil, block_floor};
+use crate::log::{Side, SparseIndex};
+use crate::shard::event::{Note, Token};
+use crate::shard::fetch::{FetchTask, Want, wanted};
+use crate::shard::partition::{Cursor, IndexState, Partition};
+use crate::shard::{Pending, Shard, Timer};
+use crate::time::Now;
+
+/// Reads in flight and those that wait for their turn.
+#[derive(Debug)]
+pub(super) struct Reads {
+    queue: VecDeque<FetchTask>,
+    in_flight_bytes: usize,
+    in_flight_bytes_max: usize,
+    bytes_per_second: Option<u64>,
+    /// When the bytes started so far will have been paid for.
+    paid_until_ns: u64,
+    timer_set: bool,
+}
+
+impl Reads {
+    pub(super) const fn new(in_flight_bytes_max: usize, bytes_per_second: Option<u64>) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            in_flight_bytes: 0,
+            in_flight_bytes_max,
+            bytes_per_second,
+            paid_until_ns: 0,
+            timer_set: false,
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget(&mut self, source: u64) {
+        self.queue.retain(|task| task.token.source != source);
+    }
+}
+
+/// A segment as a reader sees it.
+struct Readable {
+    file: FileId,
+    /// End of the bytes that may be read.
+    end: u64,
+    /// First offset after it, where that is known.
+    next_base: Offset,
+}
+
+/// What was found in the bytes of one read.
+enum Found {
+    /// Batches to hand out, ending before an offset and a position.
+    Batches {
+        slices: Vec<Slice>,
+        next: Offset,
+        position: u64,
+    },
+    /// The first batch appended late enough.
+    Time(Offset),
+    /// Nothing yet: go on at this batch with a read of so many bytes.
+    Further {
+        expected: Offset,
+        position: u64,
+        read_bytes: usize,
+    },
+    /// The segment ends here.
+    SegmentEnd(Offset),
+    /// A batch is damaged.
+    Damaged {
+        reason: String,
+        next: Option<Offset>,
+        position: u64,
+    },
+}
+
+impl Shard {
+    /// Looks up where to read for a task, or starts loading the index that knows.
+    pub(super) fn place(&mut self, mut task: FetchTask) {
+        let index = task.partition;
+        let Some(partition) = self.partitions[index].as_deref() else {
+            return;
+        };
+        let offset = task.expected;
+        let Some(base) = partition.segment_of(offset) else {
+            let message = format!("{} has no segment for offset {offset}", partition.log);
+            let (fault, safe) = (
+                Fault::new(ErrorCode::DamagedBatch, message),
+                partition.log_end,
+            );
+            return self.fail_task(&task, fault, safe);
+        };
+        task.base = base;
+        let known = partition
+            .cursors
+            .iter()
+            .find(|at| at.offset == offset && at.base == base);
+        if let (Some(cursor), Want::Batches(_)) = (known, task.want) {
+            task.position = cursor.position.0;
+            self.reads.queue.push_back(task);
+            return;
+        }
+        let floor = |sparse: &SparseIndex, want: &Want| match want {
+            Want::Batches(_) => sparse.floor(offset),
+            Want::Since(time_us) => sparse.floor_time(*time_us),
+        };
+        let writer = partition.writers.iter().find(|writer| writer.base == base);
+        let sealed = partition.sealed.iter().find(|sealed| sealed.base == base);
+        let entry = match (writer, sealed.map(|sealed| &sealed.index)) {
+            (Some(writer), _) => floor(&writer.index, &task.want),
+            (None, Some(IndexState::Loaded(sparse))) => floor(sparse, &task.want),
+            (None, Some(IndexState::OnDisk)) => {
+                let log = partition.log;
+                let pending = Pending::LoadSide {
+                    partition: index,
+                    base,
+                    task,
+                };
+                self.submit(Op::LoadSide { log, base }, pending);
+                return;
+            }
+            (None, _) => floor(&SparseIndex::new(base, 0), &task.want),
+        };
+        task.position = entry.position.0;
+        task.expected = entry.base_offset;
+        self.reads.queue.push_back(task);
+    }
+
+    pub(super) fn side_loaded(
+        &mut self,
+        index: usize,
+        base: Offset,
+        task: FetchTask,
+        result: Result<Outcome, DeviceError>,
+        _now: Now,
+    ) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        let log = partition.log;
+        let Some(sealed) = partition.sealed_at(base) else {
+            return self.place(task);
+        };
+        let side = match result {
+            Ok(Outcome::Side(Some(bytes))) => Side::decode(&bytes, log.log_id(), base).ok(),
+            _ => None,
+        };
+        match side {
+            Some(side) => {
+                sealed.index = IndexState::Loaded(side.index);
+                self.index_loaded(index, base);
+            }
+            None => sealed.index = IndexState::Missing,
+        }
+        self.place(task);
+    }
+
+    /// Finds the segment in which a time falls: the last one whose first batch is older.
+    pub(super) fn seek_time(&mut self, index: usize, token: Token, time_us: i64) {
+        let partition = self.partitions[index].as_deref().expect("it exists");
+        let first = partition.sealed.first().map(|sealed| sealed.base);
+        let base = first.or_else(|| partition.writers.front().map(|writer| writer.base));
+        let task = FetchTask {
+            token,
+            partition: index,
+            want: Want::Since(time_us),
+            base: base.unwrap_or(partition.log_start),
+            position: 0,
+            expected: base.unwrap_or(partition.log_start),
+            read_bytes: READ_BYTES,
+        };
+        self.place(task);
+    }
+
+    /// Starts reads that wait, as far as the budget goes.
+    pub(super) fn start_reads(&mut self, now: Now) {
+        while let Some(task) = self.reads.queue.front() {
+            let bytes = task.read_bytes;
+            let reads = &mut self.reads;
+            let idle = reads.in_flight_bytes == 0;
+            if !idle && reads.in_flight_bytes + bytes > reads.in_flight_bytes_max {
+                return;
+            }
+            if let Some(rate) = reads.bytes_per_second {
+                if reads.paid_until_ns > now.mono_ns {
+                    if !reads.timer_set {
+                        reads.timer_set = true;
+                        self.timers.set(reads.paid_until_ns, Timer::Reads);
+                    }
+                    return;
+                }
+                let cost_ns = bytes as u64 * 1_000_000_000 / rate.max(1);
+                reads.paid_until_ns = now.mono_ns + cost_ns;
+            }
+            let task = reads.queue.pop_front().expect("there is a first");
+            self.start_read(task);
+        }
+    }
+
+    pub(super) fn reads_due(&mut self) {
+        self.reads.timer_set = false;
+    }
+
+    fn start_read(&mut self, mut task: FetchTask) {
+        let Some(partition) = self.partitions[task.partition].as_deref() else {
+            return;
+        };
+        let Some(segment) = readable(partition, task.base) else {
+            // The segment is gone or was sealed under the same base meanwhile: look again.
+            return self.replace(task);
+        };
+        let position = block_floor(task.position);
+        let limit = block_ceil(segment.end).saturating_sub(position) as usize;
+        let bytes = task.read_bytes.min(limit);
+        if bytes == 0 {
+            return self.segment_ended(task, segment.next_base);
+        }
+        task.read_bytes = bytes;
+        self.reads.in_flight_bytes += bytes;
+        let buffer = self.pool.take(bytes);
+        let position = Position(position);
+        let op = Op::Read {
+            file: segment.file,
+            position,
+            buffer,
+            bytes,
+        };
+        self.submit(op, Pending::Read(task));
+    }
+
+    fn replace(&mut self, task: FetchTask) {
+        let partition = self.partitions[task.partition]
+            .as_deref()
+            .expect("it exists");
+        if task.expected < partition.log_start {
+            let message = format!("{} begins at offset {}", partition.log, partition.log_start);
+            let safe_offset = partition.log_start;
+            let fault = Fault::new(ErrorCode::OffsetOutOfRange, message);
+            return self.fail_task(&task, fault, safe_offset);
+        }
+        self.place(task);
+    }
+
+    pub(super) fn read_done(
+        &mut self,
+        task: FetchTask,
+        result: Result<Outcome, DeviceError>,
+        now: Now,
+    ) {
+        self.reads.in_flight_bytes -= task.read_bytes;
+        let index = task.partition;
+        let Some(partition) = self.partitions[index].as_deref() else {
+            return;
+        };
+        if partition.state == crate::shard::partition::State::Deleting {
+            let fault = partition.deleted_fault();
+            return self.fail_task(&task, fault, Offset(0));
+        }
+        let slice = match result {
+            Ok(Outcome::Read { buffer, bytes }) => buffer.freeze(bytes),
+            Ok(_) => unreachable!("a read brings bytes"),
+            Err(error) => {
+                let message = format!("{} can't be read from disk: {error}", partition.log);
+                let fault = Fault::new(ErrorCode::StorageFailed, message);
+                return self.fail_task(&task, fault, Offset(0));
+            }
+        };
+        self.counters.cold_reads += 1;
+        self.counters.cold_read_bytes += slice.len() as u64;
+        let Some(segment) = readable(partition, task.base) else {
+            return self.replace(task);
+        };
+        match search(partition, &task, &segment, &slice) {
+            Found::Batches {
+                slices,
+                next,
+                position,
+            } => {
+                let cursor = Cursor {
+                    offset: next,
+                    base: task.base,
+                    position: Position(position),
+                };
+                self.partition(index).expect("it exists").remember(cursor);
+                self.reply_batches(index, task.token, slices);
+            }
+            Found::Time(offset) => self.reply_offset(index, task.token, offset),
+            Found::Further {
+                expected,
+                position,
+                read_bytes,
+            } => {
+                let task = FetchTask {
+                    expected,
+                    position,
+                    read_bytes,
+                    ..task
+                };
+                self.reads.queue.push_back(task);
+            }
+            Found::SegmentEnd(next) => self.segment_ended(task, next),
+            Found::Damaged {
+                reason,
+                next,
+                position,
+            } => {
+                self.found_damage(&task, &segment, reason, next, position);
+            }
+        }
+        let _ = now;
+    }
+
+    /// Goes on in the next segment, or ends with what that means.
+    fn segment_ended(&mut self, task: FetchTask, next: Offset) {
+        let partition = self.partitions[task.partition]
+            .as_deref()
+            .expect("it exists");
+        let high_watermark = partition.high_watermark();
+        if next < high_watermark && next > task.base {
+            let task = FetchTask {
+                expected: next,
+                read_bytes: READ_BYTES,
+                ..task
+            };
+            return self.place(task);
+        }
+        match task.want {
+            Want::Since(_) => self.reply_offset(task.partition, task.token, high_watermark),
+            Want::Batches(_) => {
+                let reason = "the segment ends before it".to_owned();
+                let segment = Readable {
+                    file: FileId(0),
+                    end: 0,
+                    next_base: next,
+                };
+                self.found_damage(&task, &segment, reason, None, 0);
+            }
+        }
+    }
+
+    /// Reports a damaged batch; it is never handed out.
+    fn found_damage(
+        &mut self,
+        task: &FetchTask,
+        segment: &Readable,
+        reason: String,
+        next: Option<Offset>,
+        position: u64,
+    ) {
+        let partition = self.partitions[task.partition]
+            .as_deref()
+            .expect("it exists");
+        let log = partition.log;
+        let offset = task.expected;
+        let beyond = |sparse: &SparseIndex| {
+            let at = |entry: &&crate::log::IndexEntry| {
+                entry.position.0 > position && entry.base_offset > offset
+            };
+            sparse
+                .entries()
+                .iter()
+                .find(at)
+                .map(|entry| entry.base_offset)
+        };
+        let writer = partition
+            .writers
+            .iter()
+            .find(|writer| writer.base == task.base);
+        let sealed = partition
+            .sealed
+            .iter()
+            .find(|sealed| sealed.base == task.base);
+        let indexed = match (writer, sealed.map(|sealed| &sealed.index)) {
+            (Some(writer), _) => beyond(&writer.index),
+            (None, Some(IndexState::Loaded(sparse))) => beyond(sparse),
+            _ => None,
+        };
+        let safe = next
+            .or(indexed)
+            .unwrap_or(segment.next_base)
+            .min(partition.high_watermark());
+        let message = format!(
+            "{log} is damaged at offset {offset}: {reason}; what follows begins at offset {safe}"
+        );
+        self.counters.damaged += 1;
+        self.note(Note::Damaged {
+            log,
+            offset,
+            reason,
+        });
+        self.fail_task(task, Fault::new(ErrorCode::DamagedBatch, message), safe);
+    }
+}
+
+/// The segment that begins at an offset, with what of it may be read.
+fn readable(partition: &Partition, base: Offset) -> Option<Readable> {
+    let next_writer = |base: Offset| {
+        let next = partition.writers.iter().find(|writer| writer.base > base);
+        next.map_or(partition.log_end, |writer| writer.base)
+    };
+    if let Ok(at) = partition
+        .sealed
+        .binary_search_by_key(&base, |sealed| sealed.base)
+    {
+        let sealed = &partition.sealed[at];
+        let next_sealed = partition.sealed.get(at + 1).map(|next| next.base);
+        let next_base = next_sealed.unwrap_or_else(|| next_writer(base));
+        return Some(Readable {
+            file: sealed.file,
+            end: sealed.file_bytes,
+            next_base,
+        });
+    }
+    let writer = partition
+        .writers
+        .iter()
+        .find(|writer| writer.base == base)?;
+    Some(Readable {
+        file: writer.file?,
+        end: writer.durable,
+        next_base: next_writer(base),
+    })
+}
+
+/// Looks through the bytes of one read for what a task wants.
+fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &Slice) -> Found {
+    let high_watermark = partition.high_watermark();
+    let read_start = block_floor(task.position);
+    let mut at = (task.position - read_start) as usize;
+    let mut expected = task.expected;
+    let mut gathered = Gathered::default();
+    let read_end = read_start + bytes.len() as u64;
+    let more = bytes.len() == task.read_bytes && read_end < block_ceil(segment.end);
+    loop {
+        let position = read_start + at as u64;
+        if expected >= segment.next_base || expected >= high_watermark {
+            return gathered.or(expected, position, Found::SegmentEnd(expected));
+        }
+        let header = match batch_at(partition, expected, bytes, at) {
+            Ok(header) => header,
+            Err(BatchAt::Cut { wanted }) if more => {
+                let read_bytes = (wanted + 2 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
+                let read_bytes = read_bytes.max(READ_BYTES);
+                let further = Found::Further {
+                    expected,
+                    position,
+                    read_bytes,
+                };
+                return gathered.or(expected, position, further);
+            }
+            Err(BatchAt::Cut { .. }) => {
+                let reason = "it is cut off by the end of the file".to_owned();
+                let damaged = Found::Damaged {
+                    reason,
+                    next: None,
+                    position,
+                };
+                return gathered.or(expected, position, damaged);
+            }
+            Err(BatchAt::Damaged { reason, next }) => {
+                let damaged = Found::Damaged {
+                    reason,
+                    next,
+                    position,
+                };
+                return gathered.or(expected, position, damaged);
+            }
+        };
+        let size = header.batch_bytes as usize;
+        match task.want {
+            Want::Since(time_us) if header.append_time_us >= time_us => {
+                return Found::Time(header.base_offset);
+            }
+            Want::Since(_) => {}
+            Want::Batches(request) if header.next_offset() > request.offset => {
+                let limits = wanted(&request, high_watermark);
+                let records = u64::from(header.last_offset_delta) + 1;
+                if !gathered.take(&limits, bytes.slice(at..at + size), records) {
+                    return gathered.or(expected, position, Found::SegmentEnd(expected));
+                }
+            }
+            Want::Batches(_) => {}
+        }
+        expected = header.next_offset();
+        at += size;
+    }
+}
+
+/// Batches gathered for a reply.
+#[derive(Default)]
+struct Gathered {
+    slices: Vec<Slice>,
+    bytes: usize,
+    records: u64,
+}
+
+impl Gathered {
+    /// Adds a batch; false when the reply is full.
+    fn take(&mut self, limits: &crate::shard::tail::Wanted, batch: Slice, records: u64) -> bool {
+        self.bytes += batch.len();
+        self.records += records;
+        let over = self.bytes > limits.bytes_max || self.records > limits.records_max;
+        if over && !self.slices.is_empty() {
+            return false;
+        }
+        match self.slices.last_mut().and_then(|last| last.joined(&batch)) {
+            Some(joined) => *self.slices.last_mut().expect("it was just joined") = joined,
+            None => self.slices.push(batch),
+        }
+        true
+    }
+
+    /// The batches, if there are any, else something else.
+    fn or(self, next: Offset, position: u64, otherwise: Found) -> Found {
+        if self.slices.is_empty() {
+            return otherwise;
+        }
+        Found::Batches {
+            slices: self.slices,
+            next,
+            position,
+        }
+    }
+}
+
+/// Why there is no whole batch.
+enum BatchAt {
+    /// It goes beyond the bytes read; so many are wanted from its start.
+    Cut { wanted: usize },
+    /// It fails its checks; the offset after it, if its header can be believed.
+    Damaged {
+        reason: String,
+        next: Option<Offset>,
+    },
+}
+
+/// Checks the batch at a place in the bytes read: both CRCs, the log's name and its offset.
+fn batch_at(
+    partition: &Partition,
+    expected: Offset,
+    bytes: &[u8],
+    at: usize,
+) -> Result<BatchHeader, BatchAt> {
+    let rest = &bytes[at.min(bytes.len())..];
+    if rest.len() < BATCH_HEADER_BYTES {
+        return Err(BatchAt::Cut {
+            wanted: BATCH_HEADER_BYTES,
+        });
+    }
+    let damaged = |reason: String, next| Err(BatchAt::Damaged { reason, next });
+    let header = match ringway_wire::batch::check_header(rest, true) {
+        Ok(header) => header,
+        Err(error) => return damaged(error.to_string(), None),
+    };
+    if header.log_id != partition.log.log_id() {
+        return damaged("it belongs to another log".to_owned(), None);
+    }
+    if header.base_offset != expected {
+        return damaged(
+            format!("a batch of offset {} stands there", header.base_offset),
+            None,
+        );
+    }
+    if rest.len() < header.batch_bytes as usize {
+        return Err(BatchAt::Cut {
+            wanted: header.batch_bytes as usize,
+        });
+    }
+    match check_crcs(rest) {
+        Ok(header) => Ok(header),
+        Err(error) => damaged(error.to_string(), Some(header.next_offset())),
+    }
+}

@@ -1,0 +1,313 @@
+//! Commit rounds: what gathered while the device was busy is written and made durable together.
+//!
+//! A round belongs to the shard. If it is one small write, that write is itself durable. Otherwise
+//! all writes are done first, and only after their completions one flush (or one sync per file)
+//! follows. At most one round is in flight, so no two writes ever touch the same block at once.
+
+use ringway_wire::{ErrorCode, Fault, Offset};
+
+use crate::device::{DeviceError, FileId, Op};
+use crate::limits::DSYNC_BYTES_MAX;
+use crate::shard::event::Note;
+use crate::shard::partition::State;
+use crate::shard::produce::RoundClock;
+use crate::shard::writer::Write;
+use crate::shard::{Pending, ROUND_TIMES_MAX, RoundTimes, Shard, SyncScope};
+use crate::time::Now;
+
+/// One write of a round.
+#[derive(Debug)]
+struct RoundWrite {
+    partition: usize,
+    /// The segment's base offset.
+    base: Offset,
+    file: FileId,
+    /// The segment is durable up to here when the round is over.
+    end: u64,
+    bytes: usize,
+    allocates: bool,
+    failed: bool,
+}
+
+/// The round in flight.
+#[derive(Debug)]
+pub(super) struct Round {
+    writes: Vec<RoundWrite>,
+    /// Writes, then syncs, whose completions are still to come.
+    outstanding: usize,
+    /// Whether the only write is itself durable.
+    lone: bool,
+    sync_error: Option<DeviceError>,
+    started_ns: u64,
+    written_ns: u64,
+}
+
+impl Shard {
+    /// Starts a round with everything that can be written, if none is in flight.
+    pub(super) fn start_round(&mut self, now: Now) {
+        if self.round.is_some() || self.device_failed.is_some() {
+            return;
+        }
+        let mut planned: Vec<(RoundWrite, Write)> = Vec::new();
+        for _ in 0..self.dirty.len() {
+            let index = self.dirty.pop_front().expect("the length was asked for");
+            self.plan_writes(index, &mut planned);
+        }
+        if planned.is_empty() {
+            return;
+        }
+        let lone = self.config.lone_durable_write
+            && planned.len() == 1
+            && planned[0].0.bytes <= DSYNC_BYTES_MAX;
+        let mut round = Round {
+            writes: Vec::with_capacity(planned.len()),
+            outstanding: planned.len(),
+            lone,
+            sync_error: None,
+            started_ns: now.mono_ns,
+            written_ns: now.mono_ns,
+        };
+        for (ordinal, (round_write, write)) in planned.into_iter().enumerate() {
+            let (file, position, parts) = (round_write.file, write.position, write.parts);
+            let op = Op::Write {
+                file,
+                position,
+                parts,
+                durable: lone,
+            };
+            self.submit(op, Pending::RoundWrite(ordinal));
+            round.writes.push(round_write);
+        }
+        self.round = Some(round);
+    }
+
+    fn plan_writes(&mut self, index: usize, planned: &mut Vec<(RoundWrite, Write)>) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        partition.dirty = false;
+        if matches!(partition.state, State::Failed(_) | State::Deleting) {
+            return;
+        }
+        let whole = partition.snapshot_wanted;
+        let mut count = 0;
+        if partition.state == State::Full && partition.retry.is_some() {
+            return;
+        }
+        for writer in &mut partition.writers {
+            let Some(write) = writer.next_write(whole, &self.pool) else {
+                // Later segments wait: what is durable has no gaps.
+                if writer.is_durable() {
+                    continue;
+                }
+                break;
+            };
+            let round_write = RoundWrite {
+                partition: index,
+                base: writer.base,
+                file: writer.file.expect("only a segment with a file is written"),
+                end: write.end,
+                bytes: write.bytes,
+                allocates: write.allocates,
+                failed: false,
+            };
+            let complete = write.end == writer.end;
+            planned.push((round_write, write));
+            count += 1;
+            if !complete {
+                break;
+            }
+        }
+        partition.in_flight += count;
+        if count > 0 && whole {
+            self.snapshot_if_whole(index);
+        }
+    }
+
+    pub(super) fn round_written(&mut self, ordinal: usize, error: Option<DeviceError>, now: Now) {
+        let round = self
+            .round
+            .as_mut()
+            .expect("a write belongs to the round in flight");
+        round.outstanding -= 1;
+        round.writes[ordinal].failed = error.is_some();
+        let index = round.writes[ordinal].partition;
+        let last = round.outstanding == 0;
+        self.counters.writes += 1;
+        self.counters.write_bytes += round.writes[ordinal].bytes as u64;
+        if let Some(error) = error {
+            self.write_failed(index, &error, now);
+        }
+        if !last {
+            return;
+        }
+        let round = self.round.as_mut().expect("it is in flight");
+        round.written_ns = now.mono_ns;
+        if round.lone || round.writes.iter().all(|write| write.failed) {
+            self.finish_round(now);
+            return;
+        }
+        self.sync_round();
+    }
+
+    /// After all writes: one flush, or a sync of each file that it wouldn't cover.
+    fn sync_round(&mut self) {
+        let round = self.round.as_mut().expect("its writes are done");
+        let scope = self.config.sync_scope;
+        let mut files: Vec<FileId> = round
+            .writes
+            .iter()
+            .filter(|write| !write.failed && (write.allocates || scope == SyncScope::File))
+            .map(|write| write.file)
+            .collect();
+        files.sort_unstable();
+        files.dedup();
+        // A sync of any file flushes the device, but only submitted after all writes were done.
+        let flush = scope == SyncScope::Device && files.is_empty();
+        round.outstanding = files.len() + usize::from(flush);
+        if flush {
+            self.submit(Op::Flush, Pending::RoundSync);
+        }
+        for file in files {
+            self.submit(Op::Sync { file }, Pending::RoundSync);
+        }
+    }
+
+    pub(super) fn round_synced(&mut self, error: Option<DeviceError>, now: Now) {
+        let round = self
+            .round
+            .as_mut()
+            .expect("a sync belongs to the round in flight");
+        round.outstanding -= 1;
+        round.sync_error = round.sync_error.take().or(error);
+        self.counters.syncs += 1;
+        if round.outstanding > 0 {
+            return;
+        }
+        if let Some(error) = round.sync_error.clone() {
+            // What the device has is not known any more, so nothing of this round counts.
+            self.end_round_without_effect();
+            self.fail_device(error, true);
+            return;
+        }
+        self.finish_round(now);
+    }
+
+    fn end_round_without_effect(&mut self) {
+        let round = self.round.take().expect("it is in flight");
+        for write in &round.writes {
+            if let Some(partition) = self.partitions[write.partition].as_deref_mut() {
+                partition.in_flight -= 1;
+            }
+            self.advance_delete(write.partition);
+        }
+    }
+
+    /// What was written is durable: acknowledge it and show it to readers.
+    fn finish_round(&mut self, now: Now) {
+        let round = self.round.take().expect("it is in flight");
+        let clock = RoundClock {
+            started_ns: round.started_ns,
+            written_ns: round.written_ns,
+            durable_ns: now.mono_ns,
+        };
+        self.counters.rounds += 1;
+        self.counters.lone_rounds += u64::from(round.lone);
+        self.record_times(&round, clock);
+        for write in &round.writes {
+            self.segment_durable(write);
+        }
+        for write in &round.writes {
+            let index = write.partition;
+            self.acknowledge(index, clock);
+            self.snapshot_durable(index);
+            self.wake_waiters(index, now);
+            self.retire_writers(index);
+            self.want_space(index);
+            self.mark_dirty(index);
+            self.advance_delete(index);
+        }
+    }
+
+    fn record_times(&mut self, round: &Round, clock: RoundClock) {
+        let first = round.writes.first().and_then(|write| {
+            let partition = self.partitions[write.partition].as_deref()?;
+            partition.acks.front().map(|ack| ack.appended_ns)
+        });
+        if self.round_times.len() == ROUND_TIMES_MAX {
+            self.round_times.pop_front();
+        }
+        self.round_times.push_back(RoundTimes {
+            queued_ns: clock
+                .started_ns
+                .saturating_sub(first.unwrap_or(clock.started_ns)),
+            written_ns: clock.written_ns - clock.started_ns,
+            durable_ns: clock.durable_ns - clock.written_ns,
+        });
+    }
+
+    fn segment_durable(&mut self, write: &RoundWrite) {
+        let Some(partition) = self.partitions[write.partition].as_deref_mut() else {
+            return;
+        };
+        partition.in_flight -= 1;
+        if write.failed || matches!(partition.state, State::Failed(_)) {
+            return;
+        }
+        let writer = partition
+            .writers
+            .iter_mut()
+            .find(|writer| writer.base == write.base)
+            .expect("a segment stays while a write of it is in flight");
+        let before = writer.durable;
+        let next_offset = writer.made_durable(write.end);
+        self.counters.pending_bytes -= write.end - before;
+        if let Some(next_offset) = next_offset {
+            partition.advance_durable(next_offset);
+        }
+        if partition.state == State::Full {
+            self.set_state(write.partition, State::Ready);
+        }
+    }
+
+    /// A write failed: the partition stops appending; the others go on.
+    fn write_failed(&mut self, index: usize, error: &DeviceError, now: Now) {
+        match error {
+            DeviceError::Full => self.no_space(index, now),
+            DeviceError::Failed(reason) => {
+                self.fail_partition(index, &format!("a write failed: {reason}"));
+            }
+        }
+    }
+
+    /// Takes a partition out of use for appends, with an answer to everybody who waits for one.
+    pub(super) fn fail_partition(&mut self, index: usize, reason: &str) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        if matches!(partition.state, State::Failed(_) | State::Deleting) {
+            return;
+        }
+        let message = format!(
+            "{}: {reason}; whether the batch is kept is not known",
+            partition.log
+        );
+        self.counters.pending_bytes -= partition.pending_bytes();
+        self.set_state(index, State::Failed(reason.to_owned()));
+        self.fail_acks(index, &Fault::new(ErrorCode::StorageFailed, message));
+    }
+
+    /// A flush failed, here or on another shard: the device may have dropped anybody's writes.
+    pub(super) fn fail_device(&mut self, error: DeviceError, seen_here: bool) {
+        if self.device_failed.is_some() {
+            return;
+        }
+        self.device_failed = Some(error.clone());
+        for index in 0..self.partitions.len() {
+            self.fail_partition(index, &format!("a flush of the device failed: {error}"));
+        }
+        if seen_here {
+            self.note(Note::FlushFailed { error });
+        }
+    }
+}
