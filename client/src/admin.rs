@@ -1,10 +1,15 @@
 //! Topics and offsets: creating, changing, describing, deleting, looking up.
 
-use ringway_wire::request::{BrokerMetadata, OffsetAt, PartitionMetadata};
-use ringway_wire::{LeaderEpoch, MetadataEpoch, Offset, PartitionIndex, TopicId};
+use ringway_wire::request::{
+    AlterTopicRequest, BrokerMetadata, ConfigEntry, CreateTopicRequest, DeleteTopicRequest,
+    DescribeTopicRequest, ListOffsetsRequest, MetadataReply, MetadataRequest, OffsetAt,
+    PartitionMetadata, Reply,
+};
+use ringway_wire::{LeaderEpoch, MetadataEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::client::Client;
 use crate::error::RequestError;
+use crate::shared::{Repeat, refused};
 
 /// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,8 +119,23 @@ impl Admin {
     /// or `invalid_config`; [`RequestError::Unreachable`], where `lost.sent` says that the topic
     /// may have been created all the same.
     pub async fn create_topic(&self, topic: NewTopic) -> Result<TopicId, RequestError> {
-        let _ = (&self.client, topic);
-        Err(RequestError::Closed)
+        let what = || format!("topic {}", topic.name);
+        let request = CreateTopicRequest {
+            name: topic.name.clone(),
+            partitions: topic.partitions,
+            replication_factor: topic.replication_factor,
+            config: entries(&topic.config),
+        };
+        let reply = self
+            .client
+            .shared()
+            .request(what, request.into(), Repeat::IfUnsent)
+            .await?;
+        let Reply::CreateTopic(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        refused(what, reply.fault.as_ref(), None)?;
+        Ok(reply.topic)
     }
 
     /// Sets configuration keys of a topic; an empty value goes back to the default.
@@ -128,17 +148,43 @@ impl Admin {
         name: &str,
         config: &[(String, String)],
     ) -> Result<(), RequestError> {
-        let _ = (name, config);
-        Err(RequestError::Closed)
+        let what = || format!("topic {name}");
+        let request = AlterTopicRequest {
+            name: name.to_owned(),
+            config: entries(config),
+        };
+        let reply = self
+            .client
+            .shared()
+            .request(what, request.into(), Repeat::IfUnsent)
+            .await?;
+        let Reply::AlterTopic(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        refused(what, reply.fault.as_ref(), Some(name))
     }
 
     /// Deletes a topic with its records.
     ///
     /// # Errors
-    /// [`RequestError::UnknownTopic`] and [`RequestError::Unreachable`].
+    /// [`RequestError::UnknownTopic`] and [`RequestError::Unreachable`], where `lost.sent` says
+    /// that the topic may have been deleted all the same.
     pub async fn delete_topic(&self, name: &str) -> Result<(), RequestError> {
-        let _ = name;
-        Err(RequestError::Closed)
+        let what = || format!("topic {name}");
+        let request = DeleteTopicRequest {
+            name: name.to_owned(),
+        };
+        let reply = self
+            .client
+            .shared()
+            .request(what, request.into(), Repeat::IfUnsent)
+            .await?;
+        let Reply::DeleteTopic(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        refused(what, reply.fault.as_ref(), Some(name))?;
+        self.client.shared().doubt(&name.into());
+        Ok(())
     }
 
     /// All about a topic.
@@ -146,8 +192,47 @@ impl Admin {
     /// # Errors
     /// [`RequestError::UnknownTopic`] and [`RequestError::Unreachable`].
     pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, RequestError> {
-        let _ = name;
-        Err(RequestError::Closed)
+        let what = || format!("topic {name}");
+        let request = DescribeTopicRequest {
+            name: name.to_owned(),
+        };
+        let reply = self
+            .client
+            .shared()
+            .request(what, request.into(), Repeat::Harmless)
+            .await?;
+        let Reply::DescribeTopic(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        refused(what, reply.fault.as_ref(), Some(name))?;
+        Ok(TopicDescription {
+            name: name.to_owned(),
+            topic: reply.topic,
+            epoch: reply.epoch,
+            created_us: reply.created_us,
+            replication_factor: reply.replication_factor,
+            config: reply
+                .config
+                .into_iter()
+                .map(|entry| (entry.key, entry.value))
+                .collect(),
+            partitions: reply.partitions,
+        })
+    }
+
+    async fn metadata(&self, topics: Option<Vec<String>>) -> Result<MetadataReply, RequestError> {
+        let what = || "metadata".to_owned();
+        let request = MetadataRequest { topics };
+        let reply = self
+            .client
+            .shared()
+            .request(what, request.into(), Repeat::Harmless)
+            .await?;
+        let Reply::Metadata(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        refused(what, reply.fault.as_ref(), None)?;
+        Ok(reply)
     }
 
     /// All topics, by name.
@@ -155,29 +240,73 @@ impl Admin {
     /// # Errors
     /// [`RequestError::Unreachable`].
     pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, RequestError> {
-        Err(RequestError::Closed)
+        let found = self.metadata(None).await?.topics.into_iter();
+        let mut topics: Vec<_> = found
+            .filter(|topic| topic.fault.is_none())
+            .map(|topic| TopicSummary {
+                name: topic.name,
+                topic: topic.topic,
+                epoch: topic.epoch,
+                partitions: topic.partitions,
+            })
+            .collect();
+        topics.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(topics)
     }
 
-    /// The brokers of the cluster and their ports.
+    /// The brokers of the cluster and their ports, by id.
     ///
     /// # Errors
     /// [`RequestError::Unreachable`].
     pub async fn brokers(&self) -> Result<Vec<BrokerMetadata>, RequestError> {
-        Err(RequestError::Closed)
+        let mut brokers = self.metadata(Some(Vec::new())).await?.brokers;
+        brokers.sort_by_key(|broker| broker.node);
+        Ok(brokers)
     }
 
     /// The offset of a place in a partition, and the partition's ends.
     ///
     /// # Errors
-    /// [`RequestError::UnknownTopic`], [`RequestError::UnknownPartition`] and
-    /// [`RequestError::Unreachable`].
+    /// [`RequestError::UnknownTopic`], [`RequestError::UnknownPartition`],
+    /// [`RequestError::Refused`] and [`RequestError::Unreachable`].
     pub async fn offsets(
         &self,
         topic: &str,
         partition: PartitionIndex,
         at: OffsetAt,
     ) -> Result<PartitionOffsets, RequestError> {
-        let _ = (topic, partition, at);
-        Err(RequestError::Closed)
+        let what = || format!("offsets of {topic}/{partition}");
+        let make = |to: TopicPartition| {
+            ListOffsetsRequest {
+                topic: to.topic,
+                partition: to.partition,
+                at,
+            }
+            .into()
+        };
+        let reply = self
+            .client
+            .shared()
+            .request_leader(what, topic, partition, make)
+            .await?;
+        let Reply::ListOffsets(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        refused(what, reply.fault.as_ref(), Some(topic))?;
+        Ok(PartitionOffsets {
+            offset: reply.offset,
+            log_start: reply.log_start,
+            high_watermark: reply.high_watermark,
+            log_bytes: reply.log_bytes,
+            leader_epoch: reply.leader_epoch,
+        })
     }
+}
+
+fn entries(config: &[(String, String)]) -> Vec<ConfigEntry> {
+    let entry = |(key, value): &(String, String)| ConfigEntry {
+        key: key.clone(),
+        value: value.clone(),
+    };
+    config.iter().map(entry).collect()
 }

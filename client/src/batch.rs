@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use ringway_wire::batch::{BatchBytes, BatchError, BatchHeader, CheckedBatch, RecordView, Records};
+use ringway_wire::batch::{BatchError, BatchHeader, CheckedBatch, RecordView, Records};
 use ringway_wire::{LeaderEpoch, Offset, PartitionIndex};
 
-/// Bytes of one fetch reply, shared by the batches in it.
-pub(crate) type FetchedBytes = Arc<BatchBytes>;
+use crate::core::fetch::FetchedBytes;
 
 /// Records of one partition, in their order, with no gap to the batch before. It owns its bytes:
 /// keep it as long as you like, but note that the batches of one reply share their memory.

@@ -7,13 +7,26 @@ use crate::config::ClientConfig;
 use crate::consumer::ConsumerBuilder;
 use crate::error::ConnectError;
 use crate::producer::ProducerBuilder;
+use crate::shared::Shared;
 
 /// A connection to a cluster; cheap to clone. Its producers and consumers share one connection
 /// per shard of a broker, and what is known about topics. It needs a tokio runtime with I/O and
 /// time enabled. When the last clone, producer and consumer are gone, its connections close.
 #[derive(Clone, Debug)]
 pub struct Client {
-    config: Arc<ClientConfig>,
+    guard: Arc<Guard>,
+}
+
+/// Closes everything when the last user is gone.
+#[derive(Debug)]
+struct Guard {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 impl Client {
@@ -25,15 +38,19 @@ impl Client {
         Self::with_config(ClientConfig::new(brokers)).await
     }
 
-    /// Connects to a cluster.
+    /// Connects to a cluster. Each of the brokers is tried once.
     ///
     /// # Errors
     /// [`ConnectError`]: none of the brokers answered, or an address can't be read.
     pub async fn with_config(config: ClientConfig) -> Result<Self, ConnectError> {
-        let _ = config.addresses()?;
-        Ok(Self {
-            config: Arc::new(config),
-        })
+        let client = Self {
+            guard: Arc::new(Guard {
+                shared: Shared::new(config)?,
+            }),
+        };
+        client.shared().first_contact().await?;
+        client.shared().keep_metadata();
+        Ok(client)
     }
 
     /// Topics and offsets.
@@ -43,13 +60,11 @@ impl Client {
     }
 
     /// A producer with the default settings, to be changed and built.
-    #[must_use]
     pub fn producer(&self) -> ProducerBuilder {
         ProducerBuilder::new(self.clone())
     }
 
     /// A consumer with the default settings, to be changed and built.
-    #[must_use]
     pub fn consumer(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self.clone())
     }
@@ -57,6 +72,10 @@ impl Client {
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &ClientConfig {
-        &self.config
+        &self.shared().config
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.guard.shared
     }
 }

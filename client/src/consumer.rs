@@ -1,13 +1,27 @@
 //! The consumer's asynchronous face.
 
-use std::time::Duration;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use ringway_wire::{Offset, PartitionIndex};
+use ringway_wire::batch::BatchBytes;
+use ringway_wire::limits::BATCH_BYTES_MAX;
+use ringway_wire::request::{FetchRequest, OffsetAt, Reply};
+use ringway_wire::{Offset, PartitionIndex, TopicPartition};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::sleep_until;
 
 use crate::batch::Batch;
 use crate::client::Client;
-use crate::error::ConsumeError;
+use crate::connection::{Respond, Submission};
+use crate::core::Token;
+use crate::core::fetch::{Action, Answer, Fetcher, Settings};
+use crate::error::{ConnectionLost, ConsumeError, RequestError};
 use crate::limits::{FETCH_BYTES_DEFAULT, FETCH_WAIT_DEFAULT, PREFETCH_BYTES_DEFAULT};
+use crate::shared::{Shared, lock, random};
 
 /// Where to start reading a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,22 +89,59 @@ impl ConsumerBuilder {
     /// Builds the consumer; it reads nothing until partitions are assigned.
     #[must_use]
     pub fn build(self) -> Consumer {
+        let settings = Settings {
+            fetch_bytes: self.fetch_bytes.clamp(1, BATCH_BYTES_MAX),
+            fetch_records: self.fetch_records,
+            fetch_wait: self.fetch_wait.min(FETCH_WAIT_MAX),
+            prefetch_bytes: self.prefetch_bytes,
+        };
+        let inner = Arc::new_cyclic(|itself| Inner {
+            core: Mutex::new(Fetcher::new(settings)),
+            wake: Notify::new(),
+            news: Notify::new(),
+            fetch_wait: settings.fetch_wait,
+            shared: Arc::clone(self.client.shared()),
+            itself: itself.clone(),
+        });
+        let driver = tokio::spawn(drive(Arc::clone(&inner))).abort_handle();
         Consumer {
+            inner,
+            driver,
             client: self.client,
         }
     }
+}
+
+/// Longest wait of a fetch.
+const FETCH_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What a consumer, its driver and its connections share.
+#[derive(Debug)]
+struct Inner {
+    core: Mutex<Fetcher>,
+    /// Tells the driver that the core's timers have changed.
+    wake: Notify,
+    /// Tells the consumer that there is something to hand out.
+    news: Notify,
+    fetch_wait: Duration,
+    shared: Arc<Shared>,
+    itself: Weak<Self>,
 }
 
 /// Reads partitions from chosen places on. Fetches ahead in the background, also while nobody
 /// waits in [`Consumer::next_batch`].
 #[derive(Debug)]
 pub struct Consumer {
+    inner: Arc<Inner>,
+    driver: AbortHandle,
+    /// Keeps the client's connections open.
     client: Client,
 }
 
 impl Consumer {
-    /// Reads partitions of a topic, all of them if none are named, beside those assigned before.
-    /// A partition that is assigned already starts again at the given place.
+    /// Reads partitions of a topic beside those assigned before; without `partitions`, all of
+    /// them and, from their starts, those that are added later. A partition that is assigned
+    /// already starts again at the given place. Nothing changes if it fails or is cancelled.
     ///
     /// # Errors
     /// [`ConsumeError::Request`]: no such topic or partition, or no broker answered.
@@ -100,16 +151,71 @@ impl Consumer {
         partitions: Option<&[PartitionIndex]>,
         from: StartAt,
     ) -> Result<(), ConsumeError> {
-        let _ = (&self.client, topic, partitions, from);
+        let view = self.inner.shared.topic(topic).await?;
+        let all: Vec<_>;
+        let chosen = match partitions {
+            Some(chosen) => chosen,
+            None => {
+                all = view.partitions.iter().map(|each| each.partition).collect();
+                &all
+            }
+        };
+        let mut starts = Vec::with_capacity(chosen.len());
+        for &partition in chosen {
+            let count = view.partitions.len() as u32;
+            if partition.0 >= count {
+                let topic = topic.to_owned();
+                let error = RequestError::UnknownPartition {
+                    topic,
+                    partition,
+                    partitions: count,
+                };
+                return Err(error.into());
+            }
+            starts.push((partition, self.resolve(topic, partition, from).await?));
+        }
+        {
+            let mut core = lock(&self.inner.core);
+            for (partition, offset) in starts {
+                let at = TopicPartition {
+                    topic: view.topic,
+                    partition,
+                };
+                core.assign(&view.name, at, offset);
+            }
+            if partitions.is_none() {
+                core.follow(&view.name);
+            }
+        }
+        self.inner.pump();
         Ok(())
+    }
+
+    /// The offset of a place.
+    async fn resolve(
+        &self,
+        topic: &str,
+        partition: PartitionIndex,
+        at: StartAt,
+    ) -> Result<Offset, RequestError> {
+        let at = match at {
+            StartAt::Offset(offset) => return Ok(Offset(offset)),
+            StartAt::Start => OffsetAt::Start,
+            StartAt::End => OffsetAt::End,
+            StartAt::TimeUs(time_us) => OffsetAt::AppendTimeUs(time_us),
+        };
+        let admin = self.client.admin();
+        Ok(admin.offsets(topic, partition, at).await?.offset)
     }
 
     /// Stops reading a topic.
     pub fn unassign(&mut self, topic: &str) {
-        let _ = topic;
+        lock(&self.inner.core).unassign(topic);
+        self.inner.pump();
     }
 
-    /// Goes on elsewhere in a partition; also after an error has stopped it.
+    /// Goes on elsewhere in a partition; also after an error has stopped it. Nothing changes if it
+    /// fails or is cancelled.
     ///
     /// # Errors
     /// [`ConsumeError::NotAssignedHere`] and [`ConsumeError::Request`].
@@ -119,7 +225,16 @@ impl Consumer {
         partition: PartitionIndex,
         to: StartAt,
     ) -> Result<(), ConsumeError> {
-        let _ = (topic, partition, to);
+        let missing = || ConsumeError::NotAssignedHere {
+            topic: topic.to_owned(),
+            partition,
+        };
+        self.position(topic, partition).ok_or_else(missing)?;
+        let offset = self.resolve(topic, partition, to).await?;
+        if !lock(&self.inner.core).seek(topic, partition, offset) {
+            return Err(missing());
+        }
+        self.inner.pump();
         Ok(())
     }
 
@@ -130,19 +245,177 @@ impl Consumer {
     /// # Errors
     /// [`ConsumeError`]: one partition stands still until a seek, the others go on.
     pub async fn next_batch(&mut self) -> Result<Batch, ConsumeError> {
-        Err(ConsumeError::NotAssigned)
+        loop {
+            let taken = {
+                let mut core = lock(&self.inner.core);
+                match core.take() {
+                    None => core.in_vain().map(Err),
+                    taken => taken,
+                }
+            };
+            let Some(taken) = taken else {
+                self.inner.news.notified().await;
+                continue;
+            };
+            let parcel = taken?;
+            // What was handed out has made room.
+            self.inner.pump();
+            return match parcel.open() {
+                Ok(batch) => Ok(batch),
+                Err(why) => Err(lock(&self.inner.core).reject(&parcel, why.to_string())),
+            };
+        }
     }
 
     /// The offset that the partition's next batch starts at; `None` if it isn't assigned.
     #[must_use]
     pub fn position(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
-        let _ = (topic, partition);
-        None
+        lock(&self.inner.core).position(topic, partition)
     }
 
     /// What is assigned: topic, partition and position.
     #[must_use]
     pub fn assignment(&self) -> Vec<(String, PartitionIndex, Offset)> {
-        Vec::new()
+        let core = lock(&self.inner.core);
+        let all = core.positions();
+        all.map(|(topic, partition, offset)| (topic.to_string(), partition, offset))
+            .collect()
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Inner {
+    /// Carries out what the core asks for. Any thread may do it: a partition has one fetch at a
+    /// time, so no two can change places.
+    fn pump(&self) {
+        loop {
+            let action = lock(&self.core).poll(Instant::now());
+            match action {
+                None => return,
+                Some(Action::Refresh(name)) => self.shared.doubt(&name),
+                Some(Action::Fetch { token, request }) => self.fetch(token, request),
+            }
+        }
+    }
+
+    fn fetch(&self, token: Token, request: FetchRequest) {
+        let of = TopicPartition {
+            topic: request.topic,
+            partition: request.partition,
+        };
+        let leader = self.shared.leader(of);
+        let (Some(connection), Some(respond)) = (leader, self.itself.upgrade()) else {
+            self.answer(token, Answer::Lost);
+            return;
+        };
+        connection.submit(Submission {
+            request: request.into(),
+            data: None,
+            respond,
+            token,
+            deadline: self.shared.request_deadline(self.fetch_wait),
+            answered: true,
+        });
+    }
+
+    fn answer(&self, token: Token, answer: Answer) {
+        let sooner = {
+            let mut core = lock(&self.core);
+            let before = core.next_poll();
+            core.answer(token, answer, Instant::now(), random());
+            core.next_poll() != before
+        };
+        if sooner {
+            self.wake.notify_one();
+        }
+        self.news.notify_one();
+    }
+
+    /// Tells the core what is known of its topics now.
+    fn update_topics(&self) {
+        let mut core = lock(&self.core);
+        let names: Vec<_> = core.topics().map(Arc::clone).collect();
+        for name in names {
+            let view = self.shared.known_topic(&name);
+            core.update_topic(&name, view.as_ref());
+        }
+        self.news.notify_one();
+    }
+}
+
+impl Respond for Inner {
+    fn replied(&self, token: Token, reply: Reply, data: &[u8]) {
+        let Reply::Fetch(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        let (awaited, topic) = {
+            let core = lock(&self.core);
+            (core.awaits(token), core.topic_of(token))
+        };
+        if !awaited {
+            return;
+        }
+        let epoch = reply.topic_epoch;
+        let bytes = (!data.is_empty()).then(|| {
+            let mut bytes = BatchBytes::with_capacity(data.len());
+            bytes.extend_from_slice(data);
+            Arc::new(bytes)
+        });
+        self.answer(token, Answer::Reply(reply, bytes));
+        self.pump();
+        if let Some(topic) = topic {
+            self.shared.note_epoch(topic, epoch);
+        }
+    }
+
+    fn written(&self, _: Token) {}
+
+    fn lost(&self, token: Token, _: ConnectionLost) {
+        self.answer(token, Answer::Lost);
+        self.wake.notify_one();
+    }
+}
+
+/// What the driver is woken by.
+enum Woken {
+    Core,
+    Metadata,
+}
+
+/// Keeps the core's time and tells it of changes, for as long as the consumer lives.
+async fn drive(inner: Arc<Inner>) {
+    let mut changes = inner.shared.changes();
+    let mut timer = pin!(sleep_until(Instant::now().into()));
+    loop {
+        inner.pump();
+        let next = lock(&inner.core).next_poll();
+        if let Some(next) = next
+            && timer.deadline() != next.into()
+        {
+            timer.as_mut().reset(next.into());
+        }
+        let mut wake = pin!(inner.wake.notified());
+        let mut changed = pin!(changes.changed());
+        let woken = poll_fn(|context| {
+            if wake.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Woken::Core);
+            }
+            if let Poll::Ready(Ok(())) = changed.as_mut().poll(context) {
+                return Poll::Ready(Woken::Metadata);
+            }
+            if next.is_some() && timer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Woken::Core);
+            }
+            Poll::Pending
+        });
+        match woken.await {
+            Woken::Core => {}
+            Woken::Metadata => inner.update_topics(),
+        }
     }
 }

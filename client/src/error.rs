@@ -15,6 +15,8 @@ pub struct ConnectionLost {
     pub why: Arc<str>,
     /// Whether the request may have reached the broker.
     pub sent: bool,
+    /// What the broker said if it refused the connection.
+    pub refused: Option<Fault>,
 }
 
 /// Why there is no client.

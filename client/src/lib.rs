@@ -29,16 +29,21 @@
 
 pub mod limits;
 
+mod batch;
+mod config;
+mod error;
+mod record;
+
 mod core;
 
+mod connection;
+mod pool;
+mod shared;
+
 mod admin;
-mod batch;
 mod client;
-mod config;
 mod consumer;
-mod error;
 mod producer;
-mod record;
 
 pub use admin::{Admin, NewTopic, PartitionOffsets, TopicDescription, TopicSummary};
 pub use batch::{Batch, BatchRecords};
@@ -46,6 +51,7 @@ pub use client::Client;
 pub use config::ClientConfig;
 pub use consumer::{Consumer, ConsumerBuilder, StartAt};
 pub use core::delivery::{BatchReport, Delivered, Delivery};
+pub use core::partitioner::{key_hash, key_partition};
 pub use error::{
     BuildError, ConnectError, ConnectionLost, ConsumeError, ProduceError, RequestError,
 };

@@ -93,7 +93,7 @@ impl BatchOutcome {
     }
 
     /// Sets the result of the batch's `records` records unless there is one, tells of it, and
-    /// wakes everybody who waits. Called by the producer's driver alone, one call at a time.
+    /// wakes everybody who waits. Called under the producer's lock, one call at a time.
     pub(crate) fn resolve(&self, records: u32, result: Result<Delivered, ProduceError>) {
         if self.lock().result.is_some() {
             return;

@@ -2,7 +2,11 @@
 //! hook that decides the fate of each request. Threads and blocking sockets only; far too slow and
 //! trusting to be a broker.
 
-#![allow(dead_code, reason = "each test uses the parts that it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test uses the parts that it needs"
+)]
 
 mod connection;
 mod store;

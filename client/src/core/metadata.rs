@@ -1,0 +1,238 @@
+//! What the client knows of the cluster: brokers with their ports, topics with their leaders; and
+//! when that has to be asked again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ringway_wire::request::{BrokerMetadata, MetadataReply, PartitionMetadata, TopicMetadata};
+use ringway_wire::{ErrorCode, MetadataEpoch, NodeId, PartitionIndex, ShardId, TopicId};
+
+use crate::limits::REFRESH_PAUSE;
+
+/// A topic as last heard of.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicView {
+    pub(crate) name: Arc<str>,
+    pub(crate) topic: TopicId,
+    pub(crate) epoch: MetadataEpoch,
+    pub(crate) partitions: Arc<[PartitionMetadata]>,
+}
+
+/// Where a partition's requests go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Route {
+    pub(crate) node: NodeId,
+    pub(crate) shard: ShardId,
+}
+
+/// Brokers and topics. Every change raises `version`.
+#[derive(Debug, Default)]
+pub(crate) struct Metadata {
+    version: u64,
+    brokers: HashMap<NodeId, BrokerMetadata>,
+    topics: HashMap<Arc<str>, TopicView>,
+    names: HashMap<TopicId, Arc<str>>,
+    /// Topics to ask for again.
+    stale: HashSet<Arc<str>>,
+    refreshed: Option<Instant>,
+}
+
+impl Metadata {
+    /// Counts the changes.
+    pub(crate) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// A topic by name.
+    pub(crate) fn topic(&self, name: &str) -> Option<&TopicView> {
+        self.topics.get(name)
+    }
+
+    /// A broker.
+    pub(crate) fn broker(&self, node: NodeId) -> Option<&BrokerMetadata> {
+        self.brokers.get(&node)
+    }
+
+    /// All brokers.
+    pub(crate) fn brokers(&self) -> impl Iterator<Item = &BrokerMetadata> {
+        self.brokers.values()
+    }
+
+    /// Who leads a partition.
+    pub(crate) fn route(&self, topic: TopicId, partition: PartitionIndex) -> Option<Route> {
+        let view = self.topics.get(self.names.get(&topic)?)?;
+        let found = view.partitions.get(partition.0 as usize)?;
+        Some(Route {
+            node: found.leader,
+            shard: found.shard,
+        })
+    }
+
+    /// Takes an answer. Topics that it says don't exist are forgotten; an answer older than what
+    /// is known is not taken.
+    pub(crate) fn apply(&mut self, reply: MetadataReply, now: Instant) {
+        self.refreshed = Some(now);
+        self.version += 1;
+        if !reply.brokers.is_empty() {
+            self.brokers = reply
+                .brokers
+                .into_iter()
+                .map(|each| (each.node, each))
+                .collect();
+        }
+        for topic in reply.topics {
+            self.stale.remove(topic.name.as_str());
+            match &topic.fault {
+                None => self.learn(topic),
+                Some(fault) if fault.code == ErrorCode::UnknownTopic => self.forget(&topic.name),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn learn(&mut self, mut topic: TopicMetadata) {
+        let known = self.topics.get(topic.name.as_str());
+        if known.is_some_and(|known| known.topic == topic.topic && known.epoch > topic.epoch) {
+            return;
+        }
+        topic.partitions.sort_unstable_by_key(|each| each.partition);
+        let contiguous = topic.partitions.iter().enumerate();
+        if !contiguous
+            .clone()
+            .all(|(index, each)| each.partition.0 as usize == index)
+        {
+            return;
+        }
+        self.forget(&topic.name);
+        let name: Arc<str> = topic.name.into();
+        self.names.insert(topic.topic, Arc::clone(&name));
+        let view = TopicView {
+            name: Arc::clone(&name),
+            topic: topic.topic,
+            epoch: topic.epoch,
+            partitions: topic.partitions.into(),
+        };
+        self.topics.insert(name, view);
+    }
+
+    fn forget(&mut self, name: &str) {
+        if let Some(view) = self.topics.remove(name) {
+            self.names.remove(&view.topic);
+        }
+    }
+
+    /// Notes the epoch that a reply carried; true when the topic has to be asked for again.
+    pub(crate) fn note_epoch(&mut self, topic: TopicId, epoch: MetadataEpoch) -> bool {
+        let known = self
+            .names
+            .get(&topic)
+            .and_then(|name| self.topics.get(name));
+        match known {
+            Some(view) if view.epoch < epoch => self.stale.insert(Arc::clone(&view.name)),
+            _ => false,
+        }
+    }
+
+    /// Notes that a topic's view is wrong or in doubt; true when it wasn't known yet.
+    pub(crate) fn doubt(&mut self, name: &Arc<str>) -> bool {
+        self.stale.insert(Arc::clone(name))
+    }
+
+    /// The topics to ask for again, by name, and when.
+    pub(crate) fn refresh_due(&self, now: Instant) -> Option<(Instant, Vec<String>)> {
+        if self.stale.is_empty() {
+            return None;
+        }
+        let due = self
+            .refreshed
+            .map_or(now, |at| (at + REFRESH_PAUSE).max(now));
+        Some((
+            due,
+            self.stale.iter().map(|name| name.to_string()).collect(),
+        ))
+    }
+
+    /// Notes that a refresh failed, so that the next one waits its turn.
+    pub(crate) const fn refresh_failed(&mut self, now: Instant) {
+        self.refreshed = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_wire::{Fault, LeaderEpoch};
+
+    use super::*;
+
+    fn topic(name: &str, id: u128, epoch: u64, leaders: &[u32]) -> TopicMetadata {
+        let partitions = leaders
+            .iter()
+            .enumerate()
+            .map(|(index, &leader)| PartitionMetadata {
+                partition: PartitionIndex(index as u32),
+                leader: NodeId(leader),
+                shard: ShardId(index as u16),
+                leader_epoch: LeaderEpoch(1),
+            });
+        TopicMetadata {
+            fault: None,
+            name: name.to_owned(),
+            topic: TopicId(id),
+            epoch: MetadataEpoch(epoch),
+            partitions: partitions.collect(),
+        }
+    }
+
+    fn reply(topic: TopicMetadata) -> MetadataReply {
+        MetadataReply {
+            topics: vec![topic],
+            ..MetadataReply::default()
+        }
+    }
+
+    #[test]
+    fn a_newer_epoch_asks_for_a_refresh_once_and_an_older_answer_changes_nothing() {
+        let now = Instant::now();
+        let mut metadata = Metadata::default();
+        metadata.apply(reply(topic("t", 1, 5, &[1, 2])), now);
+        assert_eq!(
+            metadata.route(TopicId(1), PartitionIndex(1)).unwrap().node,
+            NodeId(2)
+        );
+        assert!(!metadata.note_epoch(TopicId(1), MetadataEpoch(5)));
+        assert!(metadata.note_epoch(TopicId(1), MetadataEpoch(6)));
+        assert!(
+            !metadata.note_epoch(TopicId(1), MetadataEpoch(6)),
+            "asked for already"
+        );
+        let (due, names) = metadata.refresh_due(now).unwrap();
+        assert_eq!((due, names), (now + REFRESH_PAUSE, vec!["t".to_owned()]));
+        metadata.apply(reply(topic("t", 1, 4, &[9])), now);
+        assert_eq!(metadata.topic("t").unwrap().epoch, MetadataEpoch(5));
+        assert!(metadata.refresh_due(now).is_none());
+    }
+
+    #[test]
+    fn a_deleted_topic_is_forgotten_and_a_new_one_of_its_name_replaces_it() {
+        let now = Instant::now();
+        let mut metadata = Metadata::default();
+        metadata.apply(reply(topic("t", 1, 5, &[1])), now);
+        metadata.apply(reply(topic("t", 2, 1, &[1])), now);
+        assert!(metadata.route(TopicId(1), PartitionIndex(0)).is_none());
+        assert!(metadata.route(TopicId(2), PartitionIndex(0)).is_some());
+        let mut gone = topic("t", 0, 0, &[]);
+        gone.fault = Some(Fault::new(ErrorCode::UnknownTopic, ""));
+        metadata.apply(reply(gone), now);
+        assert!(metadata.topic("t").is_none());
+    }
+
+    #[test]
+    fn partitions_with_holes_are_not_believed() {
+        let mut metadata = Metadata::default();
+        let mut wrong = topic("t", 1, 5, &[1, 1]);
+        wrong.partitions[1].partition = PartitionIndex(7);
+        metadata.apply(reply(wrong), Instant::now());
+        assert!(metadata.topic("t").is_none());
+    }
+}

@@ -1,0 +1,494 @@
+//! The producer: which partition a record goes to, what leaves when, and what became of it. Records
+//! go in by `push`, answers by `answer`, and `poll` says what to do.
+
+mod lane;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringway_wire::batch::{BatchBytes, BatchFull, BatchLimits, RecordRef};
+use ringway_wire::request::{Acks, ProduceReply};
+use ringway_wire::{PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition};
+
+use crate::core::Token;
+use crate::core::delivery::{Delivery, OnBatch};
+use crate::core::metadata::TopicView;
+use crate::core::partitioner::{Sticky, key_partition};
+use crate::core::producer::lane::{Lane, Step, charge};
+use crate::core::producer::ledger::Ledger;
+use crate::error::{ConnectionLost, ProduceError};
+
+/// How a producer works.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) acks: Acks,
+    pub(crate) linger: Duration,
+    pub(crate) limits: BatchLimits,
+    pub(crate) in_flight: usize,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) idempotent: bool,
+    pub(crate) trace: bool,
+}
+
+impl Settings {
+    /// Whether writing a batch to the socket is all that is waited for.
+    pub(crate) fn written_is_delivered(&self) -> bool {
+        self.acks == Acks::None
+    }
+}
+
+/// The producer as the broker knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) id: ProducerId,
+    pub(crate) epoch: ProducerEpoch,
+}
+
+/// A batch to be sent to whoever leads the partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Transmit {
+    pub(crate) token: Token,
+    pub(crate) to: TopicPartition,
+    pub(crate) bytes: Arc<BatchBytes>,
+    /// Time that is left for its delivery.
+    pub(crate) timeout: Duration,
+}
+
+/// What the driver has to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    /// Send a batch, and give its [`Answer`].
+    Send(Transmit),
+    /// Get a producer id and call [`Producer::set_identity`].
+    GetIdentity,
+    /// Ask for a topic's metadata again and call [`Producer::update_topic`].
+    Refresh(Arc<str>),
+}
+
+/// What became of a sending.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// The broker replied.
+    Reply(ProduceReply),
+    /// The last byte went to the socket, and with acks none that is all.
+    Written,
+    /// The connection is gone, or there never was one.
+    Lost(ConnectionLost),
+    /// Nobody is known to lead the partition.
+    NoLeader,
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushError {
+    /// The topic is not known here: [`Producer::update_topic`] first.
+    TopicNotKnown,
+    /// The topic has no such partition.
+    NoPartition {
+        partition: PartitionIndex,
+        partitions: u32,
+    },
+    /// The buffer is full.
+    Full,
+    /// The record is above a limit.
+    TooLarge {
+        what: &'static str,
+        bytes: usize,
+        limit: usize,
+    },
+}
+
+/// A record that was taken.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) delivery: Delivery,
+    /// [`Producer::poll`] has something to say.
+    pub(crate) urgent: bool,
+}
+
+#[derive(Debug)]
+struct Topic {
+    topic: TopicId,
+    /// The lane of each partition that was used.
+    lanes: Vec<Option<u32>>,
+    sticky: Sticky,
+}
+
+/// All partitions that a producer sends to.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    settings: Settings,
+    identity: Option<Identity>,
+    /// Lanes that wait for a new identity; it was asked for if there are any.
+    unnamed: Vec<u32>,
+    topics: HashMap<Arc<str>, Topic>,
+    lanes: Vec<Option<Lane>>,
+    vacant: Vec<u32>,
+    ready: VecDeque<u32>,
+    timers: BTreeSet<(Instant, u32)>,
+    doubts: VecDeque<Arc<str>>,
+    ledger: Ledger,
+    /// Batches below this number leave without waiting for linger.
+    flush_below: u64,
+}
+
+impl Producer {
+    pub(crate) fn new(
+        settings: Settings,
+        identity: Option<Identity>,
+        on_batch: Option<OnBatch>,
+    ) -> Self {
+        Self {
+            settings,
+            identity,
+            unnamed: Vec::new(),
+            topics: HashMap::new(),
+            lanes: Vec::new(),
+            vacant: Vec::new(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            doubts: VecDeque::new(),
+            ledger: Ledger::new(on_batch),
+            flush_below: 0,
+        }
+    }
+
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The topics that were made known.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.topics.keys()
+    }
+
+    /// Takes a record for a topic; its partition is the one given, its key's, or the next in turn.
+    pub(crate) fn push(
+        &mut self,
+        topic: &str,
+        partition: Option<PartitionIndex>,
+        record: &RecordRef<'_>,
+        now: Instant,
+    ) -> Result<Taken, PushError> {
+        let bytes = charge(record);
+        if bytes > self.settings.buffer_bytes {
+            let limit = self.settings.buffer_bytes;
+            return Err(PushError::TooLarge {
+                what: "a record",
+                bytes,
+                limit,
+            });
+        }
+        if self.ledger.held_bytes() + bytes > self.settings.buffer_bytes {
+            return Err(PushError::Full);
+        }
+        let (name, known) = self
+            .topics
+            .get_key_value(topic)
+            .ok_or(PushError::TopicNotKnown)?;
+        let (name, partitions) = (Arc::clone(name), known.lanes.len() as u32);
+        let (partition, sticky) = match (partition, record.key) {
+            (Some(partition), _) if partition.0 < partitions => (partition, false),
+            (Some(partition), _) => {
+                return Err(PushError::NoPartition {
+                    partition,
+                    partitions,
+                });
+            }
+            (None, Some(key)) => (key_partition(key, partitions), false),
+            (None, None) => (self.next_in_turn(&name, partitions, record), true),
+        };
+        let index = self.lane_of(&name, partition);
+        let lane = self.lanes[index as usize]
+            .as_mut()
+            .expect("lanes in use are there");
+        let pushed = lane
+            .push(record, now, &self.settings, &mut self.ledger)
+            .map_err(too_large)?;
+        if sticky && let Some(topic) = self.topics.get_mut(&name) {
+            topic.sticky.went_into(pushed.batch);
+        }
+        let urgent = pushed.urgent && self.look_at(index);
+        Ok(Taken {
+            delivery: Delivery::new(pushed.outcome, pushed.index),
+            urgent,
+        })
+    }
+
+    fn next_in_turn(
+        &mut self,
+        name: &str,
+        partitions: u32,
+        record: &RecordRef<'_>,
+    ) -> PartitionIndex {
+        let topic = self.topics.get_mut(name).expect("the topic was found");
+        let current = topic.sticky.current().0 as usize;
+        let lane = topic.lanes.get(current).copied().flatten();
+        let lane = lane.and_then(|lane| self.lanes[lane as usize].as_ref());
+        let open = lane.and_then(|lane| lane.open_batch(record, &self.settings));
+        topic.sticky.choose(open, partitions)
+    }
+
+    /// The lane of a partition, made when it is first used.
+    fn lane_of(&mut self, name: &Arc<str>, partition: PartitionIndex) -> u32 {
+        let topic = self.topics.get_mut(name).expect("the topic was found");
+        let slot = &mut topic.lanes[partition.0 as usize];
+        if let Some(index) = *slot {
+            return index;
+        }
+        let to = TopicPartition {
+            topic: topic.topic,
+            partition,
+        };
+        let lane = Some(Lane::new(Arc::clone(name), to));
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.lanes[index as usize] = lane;
+                index
+            }
+            None => {
+                self.lanes.push(lane);
+                self.lanes.len() as u32 - 1
+            }
+        };
+        *slot = Some(index);
+        index
+    }
+
+    /// Puts a lane on the list of those to look at; true when it wasn't there.
+    fn look_at(&mut self, index: u32) -> bool {
+        match self.lanes[index as usize].as_mut() {
+            Some(lane) if !lane.queued => {
+                lane.queued = true;
+                self.ready.push_back(index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What to do now; to be called until there is nothing.
+    pub(crate) fn poll(&mut self, now: Instant, random: u64) -> Option<Action> {
+        if let Some(name) = self.doubts.pop_front() {
+            return Some(Action::Refresh(name));
+        }
+        while let Some(&(at, index)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            if let Some(lane) = self.lanes[index as usize].as_mut() {
+                lane.timer = None;
+                self.look_at(index);
+            }
+        }
+        while let Some(index) = self.ready.pop_front() {
+            if let Some(action) = self.poll_lane(index, now, random) {
+                return Some(action);
+            }
+        }
+        None
+    }
+
+    fn poll_lane(&mut self, index: u32, now: Instant, random: u64) -> Option<Action> {
+        let lane = self.lanes[index as usize].as_mut()?;
+        lane.queued = false;
+        let (settings, ledger) = (&self.settings, &mut self.ledger);
+        lane.expire(now, random, settings, ledger);
+        let step = lane.step(now, settings, self.identity, self.flush_below, ledger);
+        let to = lane.topic_partition;
+        match step {
+            Step::Send {
+                batch,
+                bytes,
+                timeout,
+            } => {
+                self.look_at(index);
+                let token = Token {
+                    slot: index,
+                    number: batch,
+                };
+                Some(Action::Send(Transmit {
+                    token,
+                    to,
+                    bytes,
+                    timeout,
+                }))
+            }
+            Step::Identity => {
+                self.arm(index, now);
+                let asked = !self.unnamed.is_empty();
+                if !self.unnamed.contains(&index) {
+                    self.unnamed.push(index);
+                }
+                (!asked).then_some(Action::GetIdentity)
+            }
+            Step::Wait => {
+                self.arm(index, now);
+                None
+            }
+        }
+    }
+
+    /// Sets the lane's timer, unless it is set to an earlier time.
+    fn arm(&mut self, index: u32, now: Instant) {
+        let Some(lane) = self.lanes[index as usize].as_mut() else {
+            return;
+        };
+        let Some(at) = lane.deadline(now, &self.settings, self.flush_below) else {
+            return;
+        };
+        if lane.timer.is_some_and(|timer| timer <= at) {
+            return;
+        }
+        if let Some(timer) = lane.timer.replace(at) {
+            self.timers.remove(&(timer, index));
+        }
+        self.timers.insert((at, index));
+    }
+
+    /// When to poll again if nothing happens before.
+    pub(crate) fn next_poll(&self) -> Option<Instant> {
+        self.timers.first().map(|&(at, _)| at)
+    }
+
+    /// The topic that a sending belongs to, if it is still known.
+    pub(crate) fn topic_of(&self, token: Token) -> Option<TopicId> {
+        let lane = self.lanes.get(token.slot as usize)?.as_ref()?;
+        Some(lane.topic_partition.topic)
+    }
+
+    /// Takes what became of a sending. Answers to what was given up are not taken.
+    pub(crate) fn answer(&mut self, token: Token, answer: Answer, now: Instant, random: u64) {
+        let found = self
+            .lanes
+            .get_mut(token.slot as usize)
+            .and_then(Option::as_mut);
+        let Some(lane) = found else { return };
+        let (settings, ledger) = (&self.settings, &mut self.ledger);
+        if lane.answer(token.number, answer, now, random, settings, ledger) {
+            let name = Arc::clone(&lane.name);
+            if !self.doubts.contains(&name) {
+                self.doubts.push_back(name);
+            }
+        }
+        self.look_at(token.slot);
+    }
+
+    /// Takes a new producer id for what is sent from here on.
+    pub(crate) fn set_identity(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+        for index in std::mem::take(&mut self.unnamed) {
+            self.look_at(index);
+        }
+    }
+
+    /// Takes what is known of a topic now. `None`: it doesn't exist. What was sent to partitions
+    /// that are gone fails.
+    pub(crate) fn update_topic(&mut self, name: &str, view: Option<&TopicView>, random: u64) {
+        let known = self.topics.get(name).map(|topic| topic.topic);
+        let now = view.map(|view| view.topic);
+        if known.is_some() && known != now {
+            let topic = self.topics.remove(name).expect("the topic is known");
+            self.drop_lanes(
+                topic.lanes,
+                &ProduceError::UnknownTopic { topic: name.into() },
+            );
+        }
+        let Some(view) = view.filter(|view| !view.partitions.is_empty()) else {
+            return;
+        };
+        let partitions = view.partitions.len();
+        let topic = self
+            .topics
+            .entry(Arc::clone(&view.name))
+            .or_insert_with(|| Topic {
+                topic: view.topic,
+                lanes: Vec::new(),
+                sticky: Sticky::new(random, partitions as u32),
+            });
+        let gone = topic.lanes.split_off(partitions.min(topic.lanes.len()));
+        topic.lanes.resize(partitions, None);
+        for (place, lane) in gone.into_iter().enumerate() {
+            let error = ProduceError::UnknownPartition {
+                topic: name.into(),
+                partition: PartitionIndex((partitions + place) as u32),
+                partitions: partitions as u32,
+            };
+            self.drop_lanes(vec![lane], &error);
+        }
+    }
+
+    fn drop_lanes(&mut self, lanes: Vec<Option<u32>>, error: &ProduceError) {
+        for index in lanes.into_iter().flatten() {
+            let Some(mut lane) = self.lanes[index as usize].take() else {
+                continue;
+            };
+            lane.fail(error, &mut self.ledger);
+            if let Some(timer) = lane.timer {
+                self.timers.remove(&(timer, index));
+            }
+            if lane.queued {
+                self.ready.retain(|&each| each != index);
+            }
+            self.unnamed.retain(|&each| each != index);
+            // Sequences of this id don't start at 0 any more, should the partition come back.
+            if lane.has_identity() {
+                self.identity = None;
+            }
+            self.vacant.push(index);
+        }
+    }
+
+    /// Makes everything pushed so far leave without waiting for linger.
+    pub(crate) fn hasten(&mut self) {
+        self.flush_below = self.ledger.above_all();
+        for index in 0..self.lanes.len() as u32 {
+            self.look_at(index);
+        }
+    }
+
+    /// Hastens everything pushed so far, and gives a delivery of each batch that is not resolved.
+    pub(crate) fn flush(&mut self) -> Vec<Delivery> {
+        self.hasten();
+        let outcomes = self.lanes.iter().flatten().flat_map(Lane::outcomes);
+        outcomes
+            .map(|each| Delivery::new(Arc::clone(each), 0))
+            .collect()
+    }
+
+    /// Gives up everything that is not acknowledged.
+    pub(crate) fn abort(&mut self) {
+        for lane in self.lanes.iter_mut().flatten() {
+            let (topic, partition) = (Arc::clone(&lane.name), lane.topic_partition.partition);
+            lane.fail(&ProduceError::Closed { topic, partition }, &mut self.ledger);
+        }
+    }
+
+    /// Whether room was made in the buffer since the last call.
+    pub(crate) const fn take_freed(&mut self) -> bool {
+        self.ledger.take_freed()
+    }
+
+    /// Bytes of records that are not acknowledged or given up.
+    #[cfg(test)]
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.ledger.held_bytes()
+    }
+}
+
+const fn too_large(full: BatchFull) -> PushError {
+    match full {
+        BatchFull::TooLarge { bytes, limit } => PushError::TooLarge {
+            what: "a part of a record",
+            bytes,
+            limit,
+        },
+        // A new batch takes any record that is not too large.
+        BatchFull::Full => PushError::Full,
+    }
+}

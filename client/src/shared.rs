@@ -1,0 +1,446 @@
+//! What the clones of a client share: connections, metadata and its refreshing, single requests.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ringway_wire::limits::{FRAME_HEAD_BYTES_MAX, METADATA_TOPICS_MAX};
+use ringway_wire::request::{MetadataReply, MetadataRequest, Reply, Request};
+use ringway_wire::{ErrorCode, Fault, MetadataEpoch, PartitionIndex, TopicId, TopicPartition};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, sleep_until};
+
+use crate::config::{Address, ClientConfig};
+use crate::connection::{Connection, Options, Respond, Submission};
+use crate::core::Token;
+use crate::core::backoff::Backoff;
+use crate::core::metadata::{Metadata, TopicView};
+use crate::error::{ConnectError, ConnectionLost, RequestError};
+use crate::pool::{Pool, shared_address};
+
+/// Takes a lock; what it guards is consistent between calls, also after a panic elsewhere.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A random number, for spreading pauses and first choices.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Microseconds since 1970.
+pub(crate) fn now_us() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Whether asking again can do harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// It only reads.
+    Harmless,
+    /// It changes something: not after it may have reached a broker.
+    IfUnsent,
+}
+
+/// The state behind a client.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ClientConfig,
+    bootstrap: Vec<Address>,
+    pool: Arc<Pool>,
+    metadata: Mutex<Metadata>,
+    /// The metadata's version.
+    changed: watch::Sender<u64>,
+    /// Tells the refreshing task that there is something to ask for.
+    doubted: Notify,
+    /// One loads unknown topics at a time, so that many senders don't ask for the same.
+    loading: tokio::sync::Mutex<()>,
+    /// The broker that answered last.
+    good: Mutex<Option<Address>>,
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: ClientConfig) -> Result<Arc<Self>, ConnectError> {
+        let bootstrap = config.addresses()?;
+        let options = Options {
+            client_name: config.client_name.clone(),
+            connect_timeout: config.connect_timeout,
+            request_timeout: config.request_timeout,
+            keepalive: config.keepalive,
+        };
+        Ok(Arc::new(Self {
+            config,
+            bootstrap,
+            pool: Pool::new(options),
+            metadata: Mutex::default(),
+            changed: watch::Sender::new(0),
+            doubted: Notify::new(),
+            loading: tokio::sync::Mutex::default(),
+            good: Mutex::default(),
+            keeper: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn close(&self) {
+        if let Some(keeper) = lock(&self.keeper).take() {
+            keeper.abort();
+        }
+        self.pool.close();
+    }
+
+    /// Learns the brokers from the first one that answers.
+    pub(crate) async fn first_contact(&self) -> Result<(), ConnectError> {
+        let mut tried = Vec::new();
+        for address in &self.bootstrap {
+            let request = MetadataRequest {
+                topics: Some(Vec::new()),
+            };
+            match self.ask(&self.pool.shared(address), request.into()).await {
+                Ok(Reply::Metadata(reply)) => {
+                    if let Some(fault) = reply.fault {
+                        return Err(ConnectError::Refused(fault));
+                    }
+                    *lock(&self.good) = Some(address.clone());
+                    self.learn(reply);
+                    return Ok(());
+                }
+                Ok(_) => unreachable!("a connection gives replies of the request's kind"),
+                Err(lost) => tried.push(lost),
+            }
+        }
+        match tried.iter().find_map(|lost| lost.refused.clone()) {
+            Some(fault) => Err(ConnectError::Refused(fault)),
+            None => Err(ConnectError::Unreachable { tried }),
+        }
+    }
+
+    fn learn(&self, reply: MetadataReply) {
+        let version = {
+            let mut metadata = lock(&self.metadata);
+            metadata.apply(reply, Instant::now());
+            metadata.version()
+        };
+        self.changed.send_replace(version);
+    }
+
+    /// Hears of every change of the metadata.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// A topic as last heard of.
+    pub(crate) fn known_topic(&self, name: &str) -> Option<TopicView> {
+        lock(&self.metadata).topic(name).cloned()
+    }
+
+    /// A topic, asked for if it isn't known.
+    pub(crate) async fn topic(&self, name: &str) -> Result<TopicView, RequestError> {
+        if let Some(view) = self.known_topic(name) {
+            return Ok(view);
+        }
+        let _turn = self.loading.lock().await;
+        if let Some(view) = self.known_topic(name) {
+            return Ok(view);
+        }
+        let request = MetadataRequest {
+            topics: Some(vec![name.to_owned()]),
+        };
+        let what = || format!("metadata of {name}");
+        let reply = self.request(what, request.into(), Repeat::Harmless).await?;
+        let Reply::Metadata(reply) = reply else {
+            unreachable!("replies are of their kind")
+        };
+        refused(what, reply.fault.as_ref(), None)?;
+        let fault = reply.topics.iter().find(|topic| topic.name == name);
+        let fault = fault.and_then(|topic| topic.fault.clone());
+        self.learn(reply);
+        refused(what, fault.as_ref(), Some(name))?;
+        self.known_topic(name)
+            .ok_or_else(|| RequestError::Malformed {
+                what: what(),
+                why: "the topic is not in it".to_owned(),
+            })
+    }
+
+    /// Notes the epoch that a reply carried.
+    pub(crate) fn note_epoch(&self, topic: TopicId, epoch: MetadataEpoch) {
+        if lock(&self.metadata).note_epoch(topic, epoch) {
+            self.doubted.notify_one();
+        }
+    }
+
+    /// Notes that a topic's metadata is in doubt.
+    pub(crate) fn doubt(&self, name: &Arc<str>) {
+        if lock(&self.metadata).doubt(name) {
+            self.doubted.notify_one();
+        }
+    }
+
+    /// Starts the task that refreshes what is in doubt.
+    pub(crate) fn keep_metadata(self: &Arc<Self>) {
+        let task = tokio::spawn(Arc::clone(self).refresh_for_ever());
+        *lock(&self.keeper) = Some(task.abort_handle());
+    }
+
+    async fn refresh_for_ever(self: Arc<Self>) {
+        loop {
+            let due = lock(&self.metadata).refresh_due(Instant::now());
+            let Some((at, mut names)) = due else {
+                self.doubted.notified().await;
+                continue;
+            };
+            sleep_until(at.into()).await;
+            names.truncate(METADATA_TOPICS_MAX);
+            let request = MetadataRequest {
+                topics: Some(names),
+            };
+            let what = || "metadata".to_owned();
+            match self.request(what, request.into(), Repeat::Harmless).await {
+                Ok(Reply::Metadata(reply)) if reply.fault.is_none() => self.learn(reply),
+                _ => lock(&self.metadata).refresh_failed(Instant::now()),
+            }
+        }
+    }
+
+    /// The connection to the leader of a partition, if one is known.
+    pub(crate) fn leader(&self, of: TopicPartition) -> Option<Arc<Connection>> {
+        let (broker, route) = {
+            let metadata = lock(&self.metadata);
+            let route = metadata.route(of.topic, of.partition)?;
+            (metadata.broker(route.node)?.clone(), route)
+        };
+        Some(self.pool.shard(&broker, route))
+    }
+
+    /// Brokers to ask, the one that answered last before the others.
+    fn candidates(&self) -> Vec<Address> {
+        let mut found: Vec<Address> = lock(&self.good).clone().into_iter().collect();
+        let known: Vec<_> = lock(&self.metadata).brokers().map(shared_address).collect();
+        for address in known.into_iter().chain(self.bootstrap.iter().cloned()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        found
+    }
+
+    /// Asks any broker; again, with pauses, until the request time-out.
+    pub(crate) async fn request(
+        &self,
+        what: impl Fn() -> String,
+        request: Request,
+        repeat: Repeat,
+    ) -> Result<Reply, RequestError> {
+        within_limits(&what, &request)?;
+        let within = self.config.request_timeout;
+        let deadline = Instant::now() + within;
+        let mut backoff = Backoff::default();
+        loop {
+            let mut last = None;
+            for address in self.candidates() {
+                match self.ask(&self.pool.shared(&address), request.clone()).await {
+                    Ok(reply) => {
+                        *lock(&self.good) = Some(address);
+                        return Ok(reply);
+                    }
+                    Err(lost) => {
+                        let stop = lost.refused.is_some()
+                            || (lost.sent && repeat == Repeat::IfUnsent)
+                            || Instant::now() >= deadline;
+                        if stop {
+                            return Err(RequestError::Unreachable {
+                                what: what(),
+                                within,
+                                lost,
+                            });
+                        }
+                        last = Some(lost);
+                    }
+                }
+            }
+            let pause = backoff.next(random());
+            if let Some(lost) = last
+                && Instant::now() + pause >= deadline
+            {
+                return Err(RequestError::Unreachable {
+                    what: what(),
+                    within,
+                    lost,
+                });
+            }
+            sleep(pause).await;
+        }
+    }
+
+    /// Asks the leader of a partition; again, with pauses, while leaders change.
+    pub(crate) async fn request_leader(
+        &self,
+        what: impl Fn() -> String,
+        topic: &str,
+        partition: PartitionIndex,
+        make: impl Fn(TopicPartition) -> Request,
+    ) -> Result<Reply, RequestError> {
+        let within = self.config.request_timeout;
+        let deadline = Instant::now() + within;
+        let mut backoff = Backoff::default();
+        loop {
+            let view = self.topic(topic).await?;
+            let partitions = view.partitions.len() as u32;
+            if partition.0 >= partitions {
+                let topic = topic.to_owned();
+                return Err(RequestError::UnknownPartition {
+                    topic,
+                    partition,
+                    partitions,
+                });
+            }
+            let at = TopicPartition {
+                topic: view.topic,
+                partition,
+            };
+            let asked = match self.leader(at) {
+                Some(connection) => self.ask(&connection, make(at)).await,
+                None => Err(no_leader(&what())),
+            };
+            let pause = backoff.next(random());
+            let late = Instant::now() + pause >= deadline;
+            match asked {
+                Ok(reply) => match fault_of(&reply) {
+                    Some(fault) if !late && passing(fault.code) => {}
+                    _ => return Ok(reply),
+                },
+                Err(lost) if late || lost.refused.is_some() => {
+                    return Err(RequestError::Unreachable {
+                        what: what(),
+                        within,
+                        lost,
+                    });
+                }
+                Err(_) => {}
+            }
+            self.doubt(&view.name);
+            sleep(pause).await;
+        }
+    }
+
+    /// One request on one connection.
+    async fn ask(
+        &self,
+        connection: &Arc<Connection>,
+        request: Request,
+    ) -> Result<Reply, ConnectionLost> {
+        let (sender, receiver) = oneshot::channel();
+        connection.submit(Submission {
+            request,
+            data: None,
+            respond: Arc::new(Asker {
+                sender: Mutex::new(Some(sender)),
+            }),
+            token: Token { slot: 0, number: 0 },
+            deadline: Instant::now() + self.config.request_timeout,
+            answered: true,
+        });
+        receiver.await.unwrap_or_else(|_| {
+            let why = "the request was forgotten".into();
+            Err(ConnectionLost {
+                address: "".into(),
+                why,
+                sent: true,
+                refused: None,
+            })
+        })
+    }
+
+    /// When a request on a connection that may wait so long is overdue.
+    pub(crate) fn request_deadline(&self, wait: Duration) -> Instant {
+        Instant::now() + self.config.request_timeout + wait
+    }
+}
+
+/// Waits for one reply.
+#[derive(Debug)]
+struct Asker {
+    sender: Mutex<Option<oneshot::Sender<Result<Reply, ConnectionLost>>>>,
+}
+
+impl Asker {
+    fn tell(&self, result: Result<Reply, ConnectionLost>) {
+        if let Some(sender) = lock(&self.sender).take() {
+            // Whoever asked may be gone.
+            let _ = sender.send(result);
+        }
+    }
+}
+
+impl Respond for Asker {
+    fn replied(&self, _: Token, reply: Reply, _: &[u8]) {
+        self.tell(Ok(reply));
+    }
+
+    fn written(&self, _: Token) {}
+
+    fn lost(&self, _: Token, lost: ConnectionLost) {
+        self.tell(Err(lost));
+    }
+}
+
+fn no_leader(what: &str) -> ConnectionLost {
+    let why = "no broker is known to lead the partition".into();
+    ConnectionLost {
+        address: what.into(),
+        why,
+        sent: false,
+        refused: None,
+    }
+}
+
+/// An error for a fault; with `topic`, an unknown topic is named.
+pub(crate) fn refused(
+    what: impl Fn() -> String,
+    fault: Option<&Fault>,
+    topic: Option<&str>,
+) -> Result<(), RequestError> {
+    match (fault, topic) {
+        (None, _) => Ok(()),
+        (Some(fault), Some(topic)) if fault.code == ErrorCode::UnknownTopic => {
+            Err(RequestError::UnknownTopic {
+                topic: topic.to_owned(),
+            })
+        }
+        (Some(fault), _) => Err(RequestError::Refused {
+            what: what(),
+            fault: fault.clone(),
+        }),
+    }
+}
+
+/// Whether a fault passes by itself or with newer metadata.
+const fn passing(code: ErrorCode) -> bool {
+    code.retriable() || matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition)
+}
+
+fn fault_of(reply: &Reply) -> Option<&Fault> {
+    match reply {
+        Reply::ListOffsets(reply) => reply.fault.as_ref(),
+        _ => None,
+    }
+}
+
+/// Refuses a request whose head no frame takes.
+fn within_limits(what: impl Fn() -> String, request: &Request) -> Result<(), RequestError> {
+    let bytes = request.to_head().len();
+    if bytes <= FRAME_HEAD_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("{bytes} bytes are above the limit of {FRAME_HEAD_BYTES_MAX}");
+    let fault = Fault::new(ErrorCode::MalformedRequest, message);
+    Err(RequestError::Refused {
+        what: what(),
+        fault,
+    })
+}
