@@ -99,6 +99,10 @@ pub(super) struct Cursor {
     pub(super) position: Position,
 }
 
+/// A producer that appended nothing for so long, counted by append times, is forgotten when a
+/// segment is full: seven days, in microseconds.
+const PRODUCER_EXPIRY_US: i64 = 7 * 24 * 3_600 * 1_000_000;
+
 /// Places of cold readers remembered per partition.
 const CURSORS_MAX: usize = 16;
 
@@ -297,6 +301,9 @@ impl Partition {
                     chunk_bytes
                 } else {
                     self.segment_bytes_last = last.bytes;
+                    // By append times, so that a restart or a replica comes to the same state.
+                    let before_us = self.last_append_time_us.saturating_sub(PRODUCER_EXPIRY_US);
+                    self.producers.expire(before_us);
                     last.seal = Some(Box::new(Seal {
                         next_offset: self.log_end,
                         last_header_crc: self.last_header_crc,

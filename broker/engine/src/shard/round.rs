@@ -205,6 +205,10 @@ impl Shard {
 
     /// What was written is durable: acknowledge it and show it to readers.
     fn finish_round(&mut self, now: Now) {
+        if self.device_failed.is_some() {
+            // Another shard's flush failed meanwhile: a sync that succeeds after it proves nothing.
+            return self.end_round_without_effect();
+        }
         let round = self.round.take().expect("it is in flight");
         let clock = RoundClock {
             started_ns: round.started_ns,

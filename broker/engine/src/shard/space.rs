@@ -216,6 +216,7 @@ impl Shard {
             || writer.fill_failed
             || writer.filled >= writer.bytes
             || ahead > FILL_BYTES / 2
+            || writer.is_durable()
             || writer.pending_bytes() >= FILL_PENDING_BYTES_MAX
         {
             return;

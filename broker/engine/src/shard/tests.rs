@@ -532,3 +532,27 @@ fn draining_ends_with_everything_durable_and_a_checkpoint() {
     }
     assert!(drained);
 }
+
+#[test]
+fn a_failed_flush_elsewhere_stops_acknowledgements_of_the_round_in_flight() {
+    let mut rig = Rig::new(1 << 20);
+    rig.produce(&plain(&[b"a"]));
+    rig.run();
+    rig.hold = true;
+    let second = rig.produce(&plain(&[b"b"]));
+    rig.run();
+    let error = DeviceError::Failed("input/output error".to_owned());
+    rig.shard.apply(Event::DeviceFailed { error }, rig.now);
+    rig.release();
+    assert_eq!(rig.produced(second), Err(ErrorCode::StorageFailed));
+    let fetch = rig.fetch(0, 0);
+    rig.run();
+    assert_eq!(
+        rig.fetched(fetch),
+        [(0, b"a".to_vec())],
+        "reads go on, below what was durable"
+    );
+    let third = rig.produce(&plain(&[b"c"]));
+    rig.run();
+    assert_eq!(rig.produced(third), Err(ErrorCode::StorageFailed));
+}

@@ -12,7 +12,8 @@ use ringway_wire::{Offset, Position};
 use crate::buffer::{Chunk, Pool, Slice};
 use crate::device::FileId;
 use crate::limits::{
-    BLOCK_BYTES, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, ROUND_BYTES_MAX, block_ceil, block_floor,
+    BLOCK_BYTES, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, FILL_FIRST_BYTES, ROUND_BYTES_MAX, block_ceil,
+    block_floor,
 };
 use crate::log::{Active, Epochs, Producers, SparseIndex};
 
@@ -123,7 +124,11 @@ impl SegmentWriter {
         );
         let mut writer = Self::new(active.base, active.file_bytes, CHUNK_BYTES_MIN);
         writer.file = Some(file);
-        writer.filled = block_ceil(end).min(active.file_bytes);
+        // A small segment was filled whole when it was prepared; of a large one it isn't known.
+        writer.filled = match active.file_bytes <= FILL_FIRST_BYTES {
+            true => active.file_bytes,
+            false => block_ceil(end).min(active.file_bytes),
+        };
         writer.end = end;
         writer.durable = end;
         writer.index = index;
