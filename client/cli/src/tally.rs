@@ -110,6 +110,8 @@ impl Tally {
     /// Counts the records of which nothing was heard as failed.
     pub(crate) fn rest_failed(&mut self, name: &str, message: impl FnOnce() -> String) {
         let heard_of = self.delivered + self.failed_records();
+        // A record that was given to the producer at the moment of an interrupt isn't counted yet.
+        self.records = self.records.max(heard_of);
         match self.records.saturating_sub(heard_of) {
             0 => {}
             rest => self.failed(rest, name, message),

@@ -30,12 +30,9 @@ pub(super) async fn run(global: &GlobalArgs, args: &ConsumeArgs) -> Result<(), F
     };
     let plan = plan(&client, args).await?;
     let mut consumer = client.consumer().build();
-    for partition in &plan {
-        consumer
-            .assign(&args.topic, Some(&[partition.partition]), partition.start)
-            .await
-            .map_err(|error| stopped(&error))?;
-    }
+    assign(&mut consumer, args, &plan)
+        .await
+        .map_err(|error| stopped(&error))?;
     let format = match (&args.format, global.json()) {
         (Some(format), _) => format.clone(),
         (None, true) => Format::Json,
@@ -62,6 +59,34 @@ pub(super) async fn run(global: &GlobalArgs, args: &ConsumeArgs) -> Result<(), F
     Ok(())
 }
 
+/// Assigns the plan. Partitions that start alike and never end are assigned as "all", so that those
+/// which the topic gets later are read too.
+async fn assign(
+    consumer: &mut Consumer,
+    args: &ConsumeArgs,
+    plan: &[Planned],
+) -> Result<(), ConsumeError> {
+    if let (None, false, Some(start)) = (args.partition, args.until_end, simple(args.from)) {
+        return consumer.assign(&args.topic, None, start).await;
+    }
+    for planned in plan {
+        consumer
+            .assign(&args.topic, Some(&[planned.partition]), planned.start)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A start that is the same for every partition and needs no looking up.
+fn simple(from: StartFrom) -> Option<StartAt> {
+    match from {
+        StartFrom::Start => Some(StartAt::Start),
+        StartFrom::End => Some(StartAt::End),
+        StartFrom::TimeUs(us) => Some(StartAt::TimeUs(us)),
+        StartFrom::Offset(_) => None,
+    }
+}
+
 /// Where a partition starts and, if it does, ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Planned {
@@ -74,13 +99,7 @@ struct Planned {
 /// are left out.
 async fn plan(client: &Client, args: &ConsumeArgs) -> Result<Vec<Planned>, Failure> {
     let partitions = chosen(client, &args.topic, args.partition).await?;
-    let simple = match args.from {
-        StartFrom::Start => Some(StartAt::Start),
-        StartFrom::End => Some(StartAt::End),
-        StartFrom::TimeUs(us) => Some(StartAt::TimeUs(us)),
-        StartFrom::Offset(_) => None,
-    };
-    if let Some(start) = simple
+    if let Some(start) = simple(args.from)
         && !args.until_end
     {
         let planned = |partition| Planned {
@@ -141,15 +160,21 @@ fn plan_one(
     }))
 }
 
-/// An error of the consumer in the command line's words.
+/// An error of the consumer, with the options that go on behind it.
 fn stopped(error: &ConsumeError) -> Failure {
-    let failure = Failure::from(error);
-    match (failure, error.safe_offset()) {
-        (Failure::Told { exit, message }, Some(offset)) => Failure::Told {
+    let partition = match error {
+        ConsumeError::OffsetOutOfRange { partition, .. }
+        | ConsumeError::LogTruncated { partition, .. }
+        | ConsumeError::Damaged { partition, .. }
+        | ConsumeError::WrongBatch { partition, .. } => Some(partition),
+        _ => None,
+    };
+    match (Failure::from(error), partition, error.safe_offset()) {
+        (Failure::Told { exit, message }, Some(partition), Some(offset)) => Failure::new(
             exit,
-            message: format!("{message}; here: --partition P --from {offset}"),
-        },
-        (failure, _) => failure,
+            format!("{message}; here that is --partition {partition} --from {offset}"),
+        ),
+        (failure, ..) => failure,
     }
 }
 
@@ -303,6 +328,21 @@ mod tests {
         assert_eq!(planned("--until-end --from end", 10, 20, 20).unwrap(), None);
         assert_eq!(planned("--until-end --from 20", 10, 20, 10).unwrap(), None);
         assert_eq!(planned("--from 20", 10, 20, 10).unwrap().unwrap().end, None);
+    }
+
+    #[test]
+    fn damage_is_told_with_the_options_that_go_on_behind_it() {
+        let failure = stopped(&ConsumeError::Damaged {
+            topic: "t".into(),
+            partition: PartitionIndex(3),
+            offset: Offset(5),
+            safe_offset: Offset(17),
+            message: "wrong CRC".to_owned(),
+        });
+        assert!(
+            failure.to_string().ends_with("--partition 3 --from 17"),
+            "{failure}"
+        );
     }
 
     #[test]

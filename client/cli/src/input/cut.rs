@@ -62,6 +62,13 @@ pub(crate) enum InputError {
     },
 }
 
+/// Where a record stands behind what was handed out: bytes before it, its own, bytes behind it.
+struct Cut {
+    before: usize,
+    bytes: usize,
+    behind: usize,
+}
+
 /// Finds the records in the blocks it is fed.
 #[derive(Debug)]
 pub(crate) struct Cutter {
@@ -111,42 +118,84 @@ impl Cutter {
 
     /// The next record; `None` until more is fed, or when nothing is left after the end.
     pub(crate) fn next(&mut self) -> Result<Option<Piece<'_>>, InputError> {
-        let held = &self.buffer[self.start..];
-        let (skip, value_bytes, tail) = match &self.shape {
-            Shape::Lines { .. } => match find_lf(held, self.scanned) {
-                Some(at) => (0, at, 1),
-                None if self.ended && !held.is_empty() => (0, held.len(), 0),
-                None => {
-                    self.scanned = held.len();
-                    return self.lacking(None);
-                }
-            },
-            Shape::Chunks(bytes) if held.len() >= *bytes => (0, *bytes, 0),
-            Shape::Chunks(_) if self.ended && !held.is_empty() => (0, held.len(), 0),
-            Shape::Chunks(_) => return Ok(None),
-            Shape::Frames => match held.split_first_chunk::<LENGTH_BYTES>() {
-                None if self.ended && !held.is_empty() => return self.truncated(LENGTH_BYTES),
-                None => return Ok(None),
-                Some((length, rest)) => {
-                    let length = u32::from_le_bytes(*length);
-                    if length as usize > RECORD_BYTES_MAX {
-                        return self.lacking(Some(length));
-                    }
-                    match rest.len() >= length as usize {
-                        true => (LENGTH_BYTES, length as usize, 0),
-                        false if self.ended => {
-                            return self.truncated(LENGTH_BYTES + length as usize);
-                        }
-                        false => return Ok(None),
-                    }
-                }
-            },
+        let found = match self.shape {
+            Shape::Lines { .. } => self.line()?,
+            Shape::Chunks(bytes) => self.chunk(bytes),
+            Shape::Frames => self.frame()?,
         };
-        let from = self.start + skip;
-        self.start = from + value_bytes + tail;
+        let Some(cut) = found else {
+            return Ok(None);
+        };
+        let from = self.start + cut.before;
+        self.start = from + cut.bytes + cut.behind;
         self.scanned = 0;
         self.records += 1;
-        Ok(Some(self.split(from, from + value_bytes)))
+        Ok(Some(self.split(from, from + cut.bytes)))
+    }
+
+    fn held(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// What is left at the end of the input, if anything is.
+    fn rest(&self) -> Option<Cut> {
+        let bytes = self.held().len();
+        (self.ended && bytes > 0).then_some(Cut {
+            before: 0,
+            bytes,
+            behind: 0,
+        })
+    }
+
+    fn line(&mut self) -> Result<Option<Cut>, InputError> {
+        if let Some(found) = memchr::memchr(b'\n', &self.held()[self.scanned..]) {
+            let bytes = self.scanned + found;
+            return Ok(Some(Cut {
+                before: 0,
+                bytes,
+                behind: 1,
+            }));
+        }
+        self.scanned = self.held().len();
+        if self.scanned > RECORD_BYTES_MAX {
+            return Err(self.too_large(None));
+        }
+        Ok(self.rest())
+    }
+
+    fn chunk(&self, bytes: usize) -> Option<Cut> {
+        if self.held().len() >= bytes {
+            return Some(Cut {
+                before: 0,
+                bytes,
+                behind: 0,
+            });
+        }
+        self.rest()
+    }
+
+    fn frame(&self) -> Result<Option<Cut>, InputError> {
+        let Some((length, rest)) = self.held().split_first_chunk::<LENGTH_BYTES>() else {
+            return self
+                .rest()
+                .map_or(Ok(None), |_| Err(self.truncated(LENGTH_BYTES)));
+        };
+        let length = u32::from_le_bytes(*length);
+        let bytes = length as usize;
+        if bytes > RECORD_BYTES_MAX {
+            return Err(self.too_large(Some(length)));
+        }
+        if rest.len() >= bytes {
+            return Ok(Some(Cut {
+                before: LENGTH_BYTES,
+                bytes,
+                behind: 0,
+            }));
+        }
+        if self.ended {
+            return Err(self.truncated(LENGTH_BYTES + bytes));
+        }
+        Ok(None)
     }
 
     fn split(&self, from: usize, to: usize) -> Piece<'_> {
@@ -167,35 +216,25 @@ impl Cutter {
         }
     }
 
-    /// More is needed, unless the record is too large already.
-    fn lacking(&self, bytes: Option<u32>) -> Result<Option<Piece<'_>>, InputError> {
-        if bytes.is_none() && self.scanned <= RECORD_BYTES_MAX {
-            return Ok(None);
-        }
+    fn too_large(&self, bytes: Option<u32>) -> InputError {
         let (at, record) = self.place();
-        Err(InputError::TooLarge { at, record, bytes })
+        InputError::TooLarge { at, record, bytes }
     }
 
-    fn truncated(&self, wanted: usize) -> Result<Option<Piece<'_>>, InputError> {
+    fn truncated(&self, wanted: usize) -> InputError {
         let (at, record) = self.place();
-        let left = self.buffer.len() - self.start;
-        Err(InputError::Truncated {
+        let left = self.held().len();
+        InputError::Truncated {
             at,
             record,
             left,
             wanted,
-        })
+        }
     }
 
     fn place(&self) -> (u64, u64) {
         (self.before + self.start as u64, self.records + 1)
     }
-}
-
-/// Where the first LF is, from `scanned` on.
-fn find_lf(bytes: &[u8], scanned: usize) -> Option<usize> {
-    let found = memchr::memchr(b'\n', &bytes[scanned..])?;
-    Some(scanned + found)
 }
 
 #[cfg(test)]
