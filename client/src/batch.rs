@@ -1,6 +1,7 @@
 //! A batch as a consumer hands it out: checked once, read in place. The only `unsafe` of this
 //! crate: a checked view is kept beside the bytes that it looks into.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ringway_wire::batch::{BatchError, BatchHeader, CheckedBatch, RecordView, Records};
@@ -10,7 +11,6 @@ use crate::core::fetch::FetchedBytes;
 
 /// Records of one partition, in their order, with no gap to the batch before. It owns its bytes:
 /// keep it as long as you like, but note that the batches of one reply share their memory.
-#[derive(Debug)]
 pub struct Batch {
     topic: Arc<str>,
     partition: PartitionIndex,
@@ -20,6 +20,17 @@ pub struct Batch {
     view: CheckedBatch<'static>,
     /// Keeps what `view` looks into.
     _bytes: FetchedBytes,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .field("from", &self.from)
+            .field("header", self.header())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Batch {

@@ -87,6 +87,9 @@ impl ConsumerBuilder {
     }
 
     /// Builds the consumer; it reads nothing until partitions are assigned.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn build(self) -> Consumer {
         let settings = Settings {
@@ -286,6 +289,8 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.driver.abort();
+        // Fetches under way keep the core alive; what they bring is of no use any more.
+        lock(&self.inner.core).clear();
     }
 }
 

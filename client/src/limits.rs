@@ -32,6 +32,9 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 /// Time to connect to a shard's own port before the shared one is used instead.
 pub const SHARD_CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Time between two tries of a shard's port that couldn't be reached; they cost the traffic nothing.
+pub const PROBE_PAUSE: Duration = Duration::from_secs(10);
+
 /// First pause before a repeat; doubles with each.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest pause before a repeat.

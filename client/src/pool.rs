@@ -2,23 +2,33 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ringway_wire::request::BrokerMetadata;
 
 use crate::config::Address;
 use crate::connection::{Connection, Ended, Options};
 use crate::core::metadata::Route;
-use crate::limits::SHARD_CONNECT_TIMEOUT;
+use crate::limits::{PROBE_PAUSE, SHARD_CONNECT_TIMEOUT};
 
 #[derive(Debug, Default)]
 struct Inner {
     connections: HashMap<Address, Arc<Connection>>,
-    /// Shard ports that can't be reached, each with the broker's shared one. Forgotten when the
-    /// connection to that one ends: a broker that starts again may be reached better.
-    detours: HashMap<Address, Address>,
+    /// Shard ports that can't be reached.
+    detours: HashMap<Address, Detour>,
     /// The shared port of each shard port that was connected to.
     shards: HashMap<Address, Address>,
     closed: bool,
+}
+
+/// The way around a shard port that can't be reached.
+#[derive(Debug)]
+struct Detour {
+    /// The broker's shared port. When the connection to it ends, the detour is forgotten.
+    shared: Address,
+    /// When to try the shard's port again, beside the traffic: it may have been only a broker that
+    /// was just starting.
+    probe_at: Instant,
 }
 
 /// All connections of a client.
@@ -35,11 +45,15 @@ impl Ended for Ear {
     fn ended(&self, address: &Address, connected: bool) {
         let mut inner = self.0.lock();
         inner.connections.remove(address);
-        inner.detours.retain(|_, shared| shared != address);
+        inner.detours.retain(|_, detour| detour.shared != *address);
         if let Some(shared) = inner.shards.remove(address)
             && !connected
         {
-            inner.detours.insert(address.clone(), shared);
+            let detour = || Detour {
+                shared,
+                probe_at: Instant::now(),
+            };
+            inner.detours.entry(address.clone()).or_insert_with(detour);
         }
     }
 }
@@ -65,15 +79,44 @@ impl Pool {
     /// that can't be reached.
     pub(crate) fn shard(self: &Arc<Self>, broker: &BrokerMetadata, to: Route) -> Arc<Connection> {
         let shared = shared_address(broker);
-        let own = broker.shard_ports.get(usize::from(to.shard.0));
-        let own = own.map(|&port| Address {
+        let Some(&port) = broker.shard_ports.get(usize::from(to.shard.0)) else {
+            return self.open(&shared, None);
+        };
+        let own = Address {
             host: Arc::clone(&shared.host),
             port,
-        });
-        match own {
-            Some(own) if !self.lock().detours.contains_key(&own) => self.open(&own, Some(shared)),
-            _ => self.open(&shared, None),
+        };
+        if self.is_reachable(&own, &shared) {
+            return self.open(&own, Some(shared));
         }
+        self.open(&shared, None)
+    }
+
+    /// Whether nothing is known against a shard's port. Where a detour is in use, tries the port
+    /// now and then, and ends the detour when that has led to a connection.
+    fn is_reachable(self: &Arc<Self>, own: &Address, shared: &Address) -> bool {
+        let mut inner = self.lock();
+        let Some(detour) = inner.detours.get_mut(own) else {
+            return true;
+        };
+        let now = Instant::now();
+        let probe = detour.probe_at <= now;
+        if probe {
+            detour.probe_at = now + PROBE_PAUSE;
+        }
+        if inner
+            .connections
+            .get(own)
+            .is_some_and(|probed| probed.is_open())
+        {
+            inner.detours.remove(own);
+            return true;
+        }
+        drop(inner);
+        if probe {
+            self.open(own, Some(shared.clone()));
+        }
+        false
     }
 
     fn open(self: &Arc<Self>, address: &Address, shared: Option<Address>) -> Arc<Connection> {

@@ -107,6 +107,11 @@ impl Connection {
         self.lock().closed.is_some()
     }
 
+    /// Whether it is established and not closed yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().stream.is_some()
+    }
+
     /// Sends a request behind those submitted before. What becomes of it is told to its
     /// `respond`, perhaps before this returns.
     pub(crate) fn submit(&self, submission: Submission) {

@@ -27,6 +27,7 @@ type Out = Arc<Mutex<TcpStream>>;
 /// Serves a connection until it ends.
 pub(super) fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
     let Ok(out) = stream.try_clone() else { return };
+    let port = stream.local_addr().map_or(0, |address| address.port());
     let out = Arc::new(Mutex::new(out));
     let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
     let mut greeted = false;
@@ -47,6 +48,7 @@ pub(super) fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
                 return hang_up(&out);
             };
             greeted = true;
+            lock(&shared.came_to).push((port, request.kind()));
             let data = frame.data.to_vec();
             take(shared, &out, frame.header.correlation, request, data);
         }
@@ -100,6 +102,31 @@ fn take(shared: &Arc<Shared>, out: &Out, id: CorrelationId, request: Request, da
             answer(shared, &request, &data);
             hang_up(out);
         }
+        Fate::KeepAnswer => {
+            answer(shared, &request, &data);
+        }
+        Fate::With(reply) => send(out, id, (reply, Vec::new())),
+        Fate::Garbage => {
+            let _ = lock(out).write_all(&[0xff; 64]);
+        }
+        Fate::AnswerTwice => {
+            let answer = answer(shared, &request, &data);
+            send(out, id, answer.clone());
+            send(out, id, answer);
+        }
+        Fate::CutAnswer(bytes) => {
+            let (reply, data) = answer(shared, &request, &data);
+            let frame = [reply.to_frame(id, data.len()), data].concat();
+            let _ = lock(out).write_all(&frame[..bytes.min(frame.len() - 1)]);
+            hang_up(out);
+        }
+        Fate::Corrupt(from_end) => {
+            let (reply, mut data) = answer(shared, &request, &data);
+            if let Some(place) = data.len().checked_sub(from_end) {
+                data[place] ^= 1;
+            }
+            send(out, id, (reply, data));
+        }
     }
 }
 
@@ -129,7 +156,13 @@ fn answer(shared: &Shared, request: &Request, data: &[u8]) -> Answer {
     let mut store = lock(&shared.store);
     let reply = match request {
         Request::Hello(hello) => Reply::Hello(greet(hello)),
-        Request::Metadata(request) => Reply::Metadata(store.metadata(request, &shared.ports)),
+        Request::Metadata(request) => {
+            let mut reply = store.metadata(request, &shared.ports);
+            if let Some(ports) = &*lock(&shared.named) {
+                reply.brokers[0].shard_ports.clone_from(ports);
+            }
+            Reply::Metadata(reply)
+        }
         Request::Produce(produce) => {
             let reply = store.produce(produce, data);
             shared.grown.notify_all();

@@ -12,12 +12,12 @@ mod connection;
 mod store;
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use ringway_wire::request::Request;
+use ringway_wire::request::{Reply, Request, RequestKind};
 use ringway_wire::{ErrorCode, Fault, Offset, PartitionIndex};
 
 use store::Store;
@@ -37,6 +37,18 @@ pub enum Fate {
     HangUp,
     /// It is carried out, but instead of the answer the connection is closed.
     LoseAnswer,
+    /// It is carried out, but the connection is closed after so many bytes of the answer.
+    CutAnswer(usize),
+    /// It is carried out, but never answered.
+    KeepAnswer,
+    /// It is answered twice.
+    AnswerTwice,
+    /// It is answered, with a bit of the data flipped at so many bytes from its end.
+    Corrupt(usize),
+    /// It is answered with bytes that are no frame.
+    Garbage,
+    /// It is answered with this and no data, whatever it was.
+    With(Reply),
 }
 
 impl Fate {
@@ -56,10 +68,16 @@ struct Shared {
     grown: Condvar,
     hook: Mutex<Hook>,
     ending: AtomicBool,
+    /// Connections being served.
+    open: AtomicUsize,
     /// Host port and shard ports, as metadata names them.
     ports: Vec<u16>,
+    /// Shard ports that metadata names instead of the real ones.
+    named: Mutex<Option<Vec<u16>>>,
     streams: Mutex<Vec<TcpStream>>,
     seen: Mutex<Vec<Request>>,
+    /// The kind of each request and the port that it came to.
+    came_to: Mutex<Vec<(u16, RequestKind)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,12 +126,15 @@ impl FakeBroker {
             grown: Condvar::new(),
             hook: Mutex::new(Box::new(|_| Fate::Answer)),
             ending: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
             ports: listeners
                 .iter()
                 .map(|listener| address(listener).port())
                 .collect(),
+            named: Mutex::default(),
             streams: Mutex::default(),
             seen: Mutex::default(),
+            came_to: Mutex::default(),
         });
         let first = address(&listeners[0]);
         for listener in listeners {
@@ -167,6 +188,74 @@ impl FakeBroker {
         lock(&self.shared.seen).clone()
     }
 
+    /// The kind of each request that was read so far and the port that it came to.
+    #[must_use]
+    pub fn came_to(&self) -> Vec<(u16, RequestKind)> {
+        lock(&self.shared.came_to).clone()
+    }
+
+    /// How many requests of a kind were read so far.
+    #[must_use]
+    pub fn count(&self, kind: RequestKind) -> usize {
+        self.came_to().iter().filter(|seen| seen.1 == kind).count()
+    }
+
+    /// The shared port and the shards'.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.shared.ports
+    }
+
+    /// Has metadata name other ports for the shards.
+    pub fn name_shard_ports(&self, ports: Vec<u16>) {
+        *lock(&self.shared.named) = Some(ports);
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Forgets what producers have sent, as if their time were over.
+    pub fn forget_producers(&self) {
+        lock(&self.shared.store).forget_producers();
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&self, name: &str) {
+        lock(&self.shared.store).delete(name).unwrap();
+        self.shared.grown.notify_all();
+    }
+
+    /// Adds partitions to a topic.
+    pub fn add_partitions(&self, name: &str, partitions: u32) {
+        lock(&self.shared.store).add_partitions(name, partitions);
+    }
+
+    /// Dies: connections break and nobody listens. What was appended stays.
+    pub fn stop(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        self.disconnect();
+        self.shared.grown.notify_all();
+        for &port in &self.shared.ports {
+            while TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                thread::yield_now();
+            }
+        }
+        self.disconnect();
+    }
+
+    /// Comes back on the same ports.
+    pub fn start_again(&self) {
+        self.shared.ending.store(false, Ordering::Relaxed);
+        for &port in &self.shared.ports {
+            let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+            let shared = Arc::clone(&self.shared);
+            thread::spawn(move || accept(&listener, &shared));
+        }
+    }
+
     /// Closes all connections; new ones are taken.
     pub fn disconnect(&self) {
         for stream in lock(&self.shared.streams).drain(..) {
@@ -203,6 +292,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             lock(&shared.streams).push(clone);
         }
         let shared = Arc::clone(shared);
-        thread::spawn(move || connection::serve(stream, &shared));
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        thread::spawn(move || {
+            connection::serve(stream, &shared);
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 }

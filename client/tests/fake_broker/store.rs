@@ -133,6 +133,27 @@ impl Store {
             .ok_or_else(|| unknown(name))
     }
 
+    pub(super) fn add_partitions(&mut self, name: &str, partitions: u32) {
+        let (epoch, shards) = (self.epoch(), self.shards);
+        let topic = self.topics.get_mut(name).unwrap();
+        topic.epoch = epoch;
+        for _ in 0..partitions {
+            let index = topic.partitions.len() as u32;
+            topic.partitions.push(Partition {
+                leader_epoch: LeaderEpoch(1),
+                shard: ShardId((index % u32::from(shards)) as u16),
+                ..Partition::default()
+            });
+        }
+    }
+
+    pub(super) fn forget_producers(&mut self) {
+        let topics = self.topics.values_mut();
+        for partition in topics.flat_map(|topic| &mut topic.partitions) {
+            partition.producers.clear();
+        }
+    }
+
     pub(super) fn alter(&mut self, request: &AlterTopicRequest) -> Result<(), Fault> {
         check_config(&request.config)?;
         let epoch = self.epoch();

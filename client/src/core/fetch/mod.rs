@@ -190,6 +190,11 @@ impl Fetcher {
         }
     }
 
+    /// Stops reading everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.settings);
+    }
+
     /// Goes on elsewhere; false when the partition isn't assigned.
     pub(crate) fn seek(&mut self, topic: &str, partition: PartitionIndex, to: Offset) -> bool {
         let Some(slot) = self.slot(topic, partition) else {
