@@ -9,3 +9,7 @@ pub mod wake;
 
 pub mod metrics;
 pub mod shard_proxy;
+
+pub mod broker;
+mod controller;
+pub mod logging;
