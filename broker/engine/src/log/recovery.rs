@@ -515,7 +515,6 @@ impl Recovery {
     /// Nothing follows. Later segments are left-overs of what wasn't acknowledged, unless one of
     /// them was sealed: then everything before it was durable, and the log goes on behind it.
     fn look_beyond(&mut self) {
-        self.ended_side = None;
         let next_offset = self.replay.chain.next_offset;
         let unread = |base: &Offset| self.side_files.get(base) == Some(&SideFile::Unread);
         let beyond = self

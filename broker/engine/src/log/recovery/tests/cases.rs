@@ -543,7 +543,43 @@ fn an_entry_of_another_partition_is_ignored() {
     let log = twelve();
     let mut checkpoint = log.checkpoint();
     checkpoint.log.partition = PartitionIndex(9);
-    log.assert_recovered(&log.recover(Some(checkpoint)), 12);
+    checkpoint.next_offset = checkpoint.next_offset.plus(100);
+    let recovered = log.recover(Some(checkpoint));
+    log.assert_recovered(&recovered, 12);
+    assert_eq!(recovered.damage, []);
+}
+
+#[test]
+fn a_batch_appended_before_the_last_one_does_not_follow() {
+    let mut log = twelve();
+    log.now_us -= 11;
+    log.append(1, 100, 1);
+    let recovered = log.recover(None);
+    log.assert_recovered(&recovered, 12);
+    log.state = log.states[12].clone();
+    log.now_us -= 9;
+    log.append(1, 100, 1);
+    assert_eq!(
+        log.recover(None).next_offset,
+        log.end(),
+        "at the same time it does"
+    );
+}
+
+#[test]
+fn a_segment_inside_the_range_of_another_is_an_orphan() {
+    let mut log = four(false);
+    let checkpoint = log.checkpoint();
+    let stray = Offset(5);
+    log.disk
+        .segments
+        .insert(SegmentName::Base(stray), vec![0; 65_536]);
+    let recovered = log.recover(None);
+    log.assert_recovered(&recovered, 24);
+    assert_eq!(recovered.orphans, [stray]);
+    assert_eq!(recovered.sealed.len(), 3);
+    // Recovery that starts behind it doesn't see it: whoever reads the segment does.
+    log.assert_recovered(&log.recover(Some(checkpoint)), 24);
 }
 
 fn rescan(log: &Log, ordinal: usize, before: Option<&Side>) -> Rescan {
