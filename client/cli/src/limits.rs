@@ -1,5 +1,7 @@
 //! Every bound of the command line, and why they fit together.
 
+use std::time::Duration;
+
 use ringway_wire::limits::BATCH_BYTES_MAX;
 
 /// Bytes read from the input at a time: several pipes' worth, small beside the client's buffer.
@@ -15,6 +17,8 @@ pub(crate) const OUTPUT_BUFFER_BYTES: usize = 256 << 10;
 pub(crate) const SUMMARY_PARTITIONS: usize = 32;
 /// Partitions whose offsets are looked up at a time.
 pub(crate) const LOOK_UPS: usize = 256;
+/// How long an interrupted command waits for the acknowledgements of what was sent.
+pub(crate) const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 /// Largest duration that a trace tells apart, in nanoseconds: ten minutes.
 pub(crate) const TRACE_NS_MAX: u64 = 600_000_000_000;
 

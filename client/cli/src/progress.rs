@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::units::{bytes, count, rate};
 
@@ -23,7 +23,7 @@ impl Progress {
         let visible = wanted && io::stderr().is_terminal() && !io::stdin().is_terminal();
         let bar = visible.then(|| {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
-                .with_style(indicatif::ProgressStyle::default_spinner())
+                .with_style(ProgressStyle::with_template("{msg}").expect("a message is a template"))
         });
         let now = Instant::now();
         Self {
@@ -51,7 +51,6 @@ impl Progress {
             count(rate(records, time) as u64),
             bytes(rate(sent_bytes, time))
         ));
-        bar.tick();
     }
 
     /// Takes the line away.

@@ -344,6 +344,34 @@ fn ctrl_c_sends_what_was_read() {
 }
 
 #[test]
+fn ctrl_c_does_not_wait_for_a_broker_that_never_answers() {
+    let (broker, ringway) = start();
+    broker.create_topic("t", 1);
+    let (asked, wait) = std::sync::mpsc::channel();
+    broker.hook(move |request| match request {
+        Request::Produce(_) => {
+            let _ = asked.send(());
+            Fate::Ignore
+        }
+        _ => Fate::Answer,
+    });
+    let mut producer = ringway.start("produce t --output json");
+    let mut stdin = producer.stdin.take().unwrap();
+    stdin.write_all(b"one\n").unwrap();
+    wait.recv().unwrap();
+    signal(&producer, "INT");
+    let run = finish(producer);
+    assert_eq!(run.code, 1, "{}", run.err);
+    let summary = run.json();
+    assert_eq!(
+        (&summary["records"], &summary["failed"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(summary["errors"][0]["error"], "not_acknowledged");
+    assert_eq!(summary["interrupted"], true);
+}
+
+#[test]
 fn failed_records_are_counted_by_error() {
     let (broker, ringway) = start();
     broker.create_topic("t", 1);

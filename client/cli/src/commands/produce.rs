@@ -1,5 +1,6 @@
 //! `ringway produce`: input to records, records to the producer, deliveries to a summary.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::commands::offsets::chosen;
 use crate::exit::{Exit, Failure};
 use crate::input::{Cutter, Piece, Shape, Source};
 use crate::interrupt::Interrupt;
+use crate::limits::INTERRUPT_GRACE;
 use crate::output::{print_json, tell};
 use crate::progress::Progress;
 use crate::tally::Tally;
@@ -43,14 +45,23 @@ pub(super) async fn run(global: &GlobalArgs, args: &ProduceArgs) -> Result<(), F
         () = interrupt.asked() => Stop::Interrupted,
         () = outcome.hopeless.notified() => Stop::Hopeless,
     };
-    // The tally has what flushing has to tell, batch by batch.
-    tokio::select! {
-        _ = producer.flush() => {}
-        () = interrupt.asked(), if !matches!(stop, Stop::Interrupted) => {}
-    }
+    flush(&producer, &mut interrupt, matches!(stop, Stop::Interrupted)).await;
     let time = started.elapsed();
     sending.finish();
     summarise(global, &outcome, stop, time)
+}
+
+/// Waits for the acknowledgements of what was sent: to the end, or once an end was asked for, some
+/// seconds. What came of them is in the tally.
+async fn flush(producer: &Producer, interrupt: &mut Interrupt, interrupted: bool) {
+    let mut flushed = pin!(producer.flush());
+    if !interrupted {
+        tokio::select! {
+            _ = &mut flushed => return,
+            () = interrupt.asked() => {}
+        }
+    }
+    let _ = tokio::time::timeout(INTERRUPT_GRACE, flushed).await;
 }
 
 /// Why reading stopped.
@@ -300,7 +311,7 @@ fn summarise(
 ) -> Result<(), Failure> {
     let mut tally = outcome.tally();
     tally.rest_failed("not_acknowledged", || {
-        "interrupted before the acknowledgement: they may have been appended".to_owned()
+        "they may have been appended: the end was asked for before the broker answered".to_owned()
     });
     if global.json() {
         print_json(&tally.to_json(time, matches!(stop, Stop::Interrupted)))?;
