@@ -95,19 +95,28 @@ impl CheckpointEntry {
             epochs: Epochs::decode(reader)?,
             producers: Producers::decode(reader)?,
         };
-        if entry.log_start > entry.next_offset {
-            return illegal("log start", entry.log_start.0);
-        }
-        let empty = entry.position.0 == 0;
-        if entry.segment_base > entry.next_offset
-            || empty != (entry.segment_base == entry.next_offset)
-        {
-            return illegal("segment base", entry.segment_base.0);
-        }
-        if !entry.position.0.is_multiple_of(ALIGNMENT as u64) {
-            return illegal("position", entry.position.0);
-        }
+        entry.check()?;
         Ok(entry)
+    }
+
+    /// Whether the fields agree with each other, as [`Checkpoint::decode`] demands of every entry:
+    /// one that doesn't makes the whole checkpoint useless.
+    ///
+    /// # Errors
+    /// [`DecodeError::Illegal`] names the first that doesn't.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        if self.log_start > self.next_offset {
+            return illegal("log start", self.log_start.0);
+        }
+        let empty = self.position.0 == 0;
+        if self.segment_base > self.next_offset || empty != (self.segment_base == self.next_offset)
+        {
+            return illegal("segment base", self.segment_base.0);
+        }
+        if !self.position.0.is_multiple_of(ALIGNMENT as u64) {
+            return illegal("position", self.position.0);
+        }
+        Ok(())
     }
 }
 
@@ -150,7 +159,7 @@ impl Checkpoint {
         for _ in 0..count {
             entries.push(CheckpointEntry::decode(&mut reader)?);
         }
-        reader.finish().map_err(SavedError::from)?;
+        reader.finish()?;
         Ok(Self {
             generation,
             entries,

@@ -132,7 +132,7 @@ pub enum Damage {
          {segment} on: {reason}"
     )]
     Hole {
-        /// The segment that they were in.
+        /// The segment that they were in; it may be missing altogether.
         segment: Offset,
         /// Where the first of them begins.
         position: Position,
@@ -208,7 +208,11 @@ pub struct Recovered {
 #[derive(Debug)]
 enum Phase {
     /// Looking for the newest side file that can be used; the newest candidate is the last.
-    Side { candidates: Vec<Offset> },
+    Side {
+        candidates: Vec<Offset>,
+        /// The log has ended before them, it seems.
+        beyond: bool,
+    },
     /// Reading a segment.
     Scan(Scan),
     /// Done.
@@ -279,7 +283,7 @@ impl Recovery {
     /// When asked again after [`Step::Finished`].
     pub fn step(&mut self) -> Step {
         match &mut self.phase {
-            Phase::Side { candidates } => Step::LoadSide {
+            Phase::Side { candidates, .. } => Step::LoadSide {
                 base: *candidates
                     .last()
                     .expect("a search without candidates is over"),
@@ -300,10 +304,11 @@ impl Recovery {
 
     /// Takes the side file that was asked for; `None` when there is none or it can't be read.
     pub fn side(&mut self, bytes: Option<&[u8]>) {
-        let Phase::Side { candidates } = &mut self.phase else {
+        let Phase::Side { candidates, beyond } = &mut self.phase else {
             debug_assert!(false, "no side file was asked for");
             return;
         };
+        let beyond = *beyond;
         let base = candidates
             .pop()
             .expect("a search without candidates is over");
@@ -312,12 +317,15 @@ impl Recovery {
         match side.filter(|side| side.end.0 <= file_bytes) {
             Some(side) => {
                 self.side_files.insert(base, SideFile::Valid);
+                if beyond {
+                    self.note_hole();
+                }
                 self.resume_after(&side, file_bytes);
             }
             None => {
                 self.side_files.insert(base, SideFile::Unusable);
                 if candidates.is_empty() {
-                    self.without_sides();
+                    self.without_sides(beyond);
                 }
             }
         }
@@ -346,7 +354,7 @@ impl Recovery {
     /// Chooses where to start.
     fn begin(&mut self) {
         let Some(entry) = &self.checkpoint else {
-            return self.search(self.segments.keys().copied().collect());
+            return self.search(self.segments.keys().copied().collect(), false);
         };
         let replay = Replay {
             chain: Chain {
@@ -375,22 +383,22 @@ impl Recovery {
             self.replay = replay;
             self.follow();
         } else {
-            self.search(self.segments.keys().copied().collect());
+            self.search(self.segments.keys().copied().collect(), false);
         }
     }
 
     /// Looks for the newest usable side file among those of `candidates`, in rising order.
-    fn search(&mut self, candidates: Vec<Offset>) {
+    fn search(&mut self, candidates: Vec<Offset>, beyond: bool) {
         if candidates.is_empty() {
-            self.without_sides();
+            self.without_sides(beyond);
         } else {
-            self.phase = Phase::Side { candidates };
+            self.phase = Phase::Side { candidates, beyond };
         }
     }
 
     /// No side file helps: reads from the first segment on, or ends where the log has ended.
-    fn without_sides(&mut self) {
-        if self.ended.is_some() {
+    fn without_sides(&mut self, beyond: bool) {
+        if beyond {
             return self.finish();
         }
         match self.segments.first_key_value() {
@@ -410,25 +418,28 @@ impl Recovery {
         }
     }
 
-    /// Goes on behind a sealed segment. When the log had seemed to end before it, that was a hole.
+    /// The log had seemed to end, and goes on behind a later segment.
+    fn note_hole(&mut self) {
+        let from = self.replay.chain.next_offset;
+        let later = self.segments.range(from.plus(1)..).next();
+        let to = later.map_or(from, |(&base, _)| base);
+        let (segment, position, reason) = match self.ended.take() {
+            Some((scan, reason)) => (scan.base, scan.position, reason),
+            None => (from, Position(0), Refusal::FileEnds),
+        };
+        self.pass(segment, from);
+        self.damage.push(Damage::Hole {
+            segment,
+            position,
+            from,
+            to,
+            reason,
+        });
+        self.cut = None;
+    }
+
+    /// Goes on behind a sealed segment.
     fn resume_after(&mut self, side: &Side, file_bytes: u64) {
-        if let Some((scan, reason)) = self.ended.take() {
-            let from = self.replay.chain.next_offset;
-            let to = self
-                .segments
-                .range(from.plus(1)..)
-                .next()
-                .map_or(from, |(&base, _)| base);
-            self.pass(scan.base, from);
-            self.damage.push(Damage::Hole {
-                segment: scan.base,
-                position: scan.position,
-                from,
-                to,
-                reason,
-            });
-            self.cut = None;
-        }
         self.replay = Replay::after(side);
         let name = SegmentName::Base(side.base_offset);
         self.scan(Scan::resume(name, file_bytes, side.end, side.index.clone()));
@@ -522,11 +533,7 @@ impl Recovery {
             .range(next_offset.plus(1)..)
             .map(|(&base, _)| base);
         let candidates: Vec<_> = beyond.filter(unread).collect();
-        if candidates.is_empty() || self.ended.is_none() {
-            self.finish();
-        } else {
-            self.search(candidates);
-        }
+        self.search(candidates, true);
     }
 
     /// Leaves the segment that begins at `base` and ends at `end`; one between is no part of the

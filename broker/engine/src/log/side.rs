@@ -2,7 +2,7 @@
 //! batch, so that neither a seek nor a recovery has to read the segment.
 
 use ringway_wire::limits::ALIGNMENT;
-use ringway_wire::{LogId, Offset, Position};
+use ringway_wire::{DecodeError, LogId, Offset, Position};
 
 use crate::log::codec::illegal;
 use crate::log::envelope::{self, SavedError};
@@ -80,27 +80,30 @@ impl Side {
             epochs: Epochs::decode(&mut reader)?,
             producers: Producers::decode(&mut reader)?,
         };
-        reader.finish().map_err(SavedError::from)?;
+        reader.finish()?;
         side.check()?;
         Ok(side)
     }
 
-    /// What must hold between the fields.
-    fn check(&self) -> Result<(), SavedError> {
+    /// Whether the fields agree with each other, as [`Side::decode`] demands.
+    ///
+    /// # Errors
+    /// [`DecodeError::Illegal`] names the first that doesn't.
+    pub fn check(&self) -> Result<(), DecodeError> {
         if self.next_offset <= self.base_offset {
-            return Ok(illegal("next offset", self.next_offset.0)?);
+            return illegal("next offset", self.next_offset.0);
         }
         if self.end.0 == 0 || !self.end.0.is_multiple_of(ALIGNMENT as u64) {
-            return Ok(illegal("end", self.end.0)?);
+            return illegal("end", self.end.0);
         }
         if let Some(last) = self.index.entries().last()
             && (last.base_offset >= self.next_offset || last.position >= self.end)
         {
-            return Ok(illegal("index entry offset", last.base_offset.0)?);
+            return illegal("index entry offset", last.base_offset.0);
         }
         match self.epochs.latest() {
             Some(latest) if latest.first_offset > self.next_offset => {
-                Ok(illegal("first offset of an epoch", latest.first_offset.0)?)
+                illegal("first offset of an epoch", latest.first_offset.0)
             }
             _ => Ok(()),
         }

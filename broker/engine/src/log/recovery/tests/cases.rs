@@ -484,6 +484,30 @@ fn a_hole_before_a_sealed_segment_is_damage_and_the_log_goes_on() {
 }
 
 #[test]
+fn a_segment_missing_before_a_sealed_one_is_a_hole() {
+    let mut log = four(true);
+    log.roll(FILE, true);
+    let checkpoint = log.checkpoint();
+    let missing = log.state.base;
+    for _ in 0..2 {
+        log.append(1, 10, 1);
+        log.roll(FILE, true);
+    }
+    log.append(1, 10, 1);
+    log.disk.segments.remove(&SegmentName::Base(missing));
+    let recovered = log.recover(Some(checkpoint));
+    log.assert_recovered(&recovered, 27);
+    let hole = Damage::Hole {
+        segment: missing,
+        position: Position(0),
+        from: missing,
+        to: log.batches[25].segment,
+        reason: Refusal::FileEnds,
+    };
+    assert_eq!((recovered.damage, recovered.orphans), (vec![hole], vec![]));
+}
+
+#[test]
 fn an_unreadable_block_costs_only_what_is_behind_it() {
     let mut log = twelve();
     let name = SegmentName::Base(Offset(0));
