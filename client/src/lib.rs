@@ -64,3 +64,8 @@ pub use ringway_wire::{
     ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId,
     TopicPartition,
 };
+
+/// The examples of the README, so that they stay true.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
