@@ -2,4 +2,6 @@
 //! remember everything, and checks that compare the two after every crash.
 
 pub mod device;
+pub mod log;
 pub mod random;
+pub mod trace;

@@ -28,6 +28,9 @@ struct Candidate {
     loading_side: bool,
     /// What recovery found, while it is made durable.
     recovered: Option<Box<Recovered>>,
+    /// Syncs of it that are in flight.
+    syncs: usize,
+    sync_error: Option<DeviceError>,
     checkpoint_next: Option<Offset>,
     deleted: bool,
 }
@@ -122,6 +125,8 @@ impl Shard {
             recovery,
             loading_side: false,
             recovered: None,
+            syncs: 0,
+            sync_error: None,
             checkpoint_next,
             deleted: false,
         };
@@ -208,19 +213,19 @@ impl Shard {
             .get_mut(&slot)
             .expect("it is being recovered");
         candidate.recovery = None;
-        let name = recovered.active.as_ref().map(|active| {
-            if active.adopted_next {
-                SegmentName::Next
-            } else {
-                SegmentName::Base(active.base)
-            }
-        });
         let beyond = candidate.checkpoint_next != Some(recovered.next_offset);
-        let file = name.map(|name| candidate.ids[&name]);
+        let files = if beyond {
+            unproven_files(&recovered, &candidate.ids)
+        } else {
+            Vec::new()
+        };
         candidate.recovered = Some(recovered);
-        match file {
-            Some(file) if beyond => self.submit(Op::Sync { file }, Pending::RecoverSync(slot)),
-            _ => self.recover_synced(slot, None, now),
+        candidate.syncs = files.len();
+        if files.is_empty() {
+            return self.opened(slot, now);
+        }
+        for file in files {
+            self.submit(Op::Sync { file }, Pending::RecoverSync(slot));
         }
     }
 
@@ -228,10 +233,25 @@ impl Shard {
         let candidate = self
             .opening
             .candidates
+            .get_mut(&slot)
+            .expect("it is being recovered");
+        candidate.syncs -= 1;
+        candidate.sync_error = candidate.sync_error.take().or(error);
+        if candidate.syncs == 0 {
+            self.opened(slot, now);
+        }
+    }
+
+    /// What recovery found is durable, or the device has failed.
+    fn opened(&mut self, slot: usize, now: Now) {
+        let mut candidate = self
+            .opening
+            .candidates
             .remove(&slot)
             .expect("it is being recovered");
         self.opening.active.remove(&slot);
         self.opening.logs.remove(&candidate.log);
+        let error = candidate.sync_error.take();
         self.install(candidate);
         if let Some(error) = error {
             self.fail_device(error, true);
@@ -294,7 +314,13 @@ impl Shard {
                 filled: 0,
             };
         }
-        if let Some(active) = recovered.active {
+        // A segment without records may be too small for the next batch, and has the name that a
+        // larger one would need.
+        let mut empty = None;
+        if let Some(active) = recovered.active.filter(|active| active.position.0 == 0) {
+            empty = Some(ids[&SegmentName::Base(active.base)]);
+            partition.next = Next::Discarding;
+        } else if let Some(active) = recovered.active {
             let name = match active.adopted_next {
                 true => SegmentName::Next,
                 false => SegmentName::Base(active.base),
@@ -318,6 +344,9 @@ impl Shard {
         self.partitions.push(Some(Box::new(partition)));
         self.by_log.insert(log, index);
         self.counters.partitions += 1;
+        if let Some(file) = empty {
+            self.submit(Op::Remove { file }, Pending::Discard(index));
+        }
         for side in recovered.sides {
             let base = side.base_offset;
             let op = Op::SaveSide {
@@ -383,6 +412,22 @@ impl Shard {
             }
         }
     }
+}
+
+/// The files whose last writes may not be durable: a segment's name proves those before it, so the
+/// last one with a name, and `next.log` if the log goes on in it.
+fn unproven_files(recovered: &Recovered, ids: &HashMap<SegmentName, FileId>) -> Vec<FileId> {
+    let active = recovered.active.as_ref();
+    let last_sealed = recovered
+        .sealed
+        .last()
+        .filter(|_| active.is_none_or(|active| active.adopted_next))
+        .map(|sealed| ids[&SegmentName::Base(sealed.base)]);
+    let active = active.map(|active| match active.adopted_next {
+        true => ids[&SegmentName::Next],
+        false => ids[&SegmentName::Base(active.base)],
+    });
+    last_sealed.into_iter().chain(active).collect()
 }
 
 impl Partition {

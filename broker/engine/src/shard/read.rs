@@ -74,9 +74,10 @@ enum Found {
     },
     /// The segment ends here.
     SegmentEnd(Offset),
-    /// A batch is damaged.
+    /// The batch at an offset is damaged.
     Damaged {
         reason: String,
+        offset: Offset,
         next: Option<Offset>,
         position: u64,
     },
@@ -309,9 +310,14 @@ impl Shard {
             Found::SegmentEnd(next) => self.segment_ended(task, next),
             Found::Damaged {
                 reason,
+                offset,
                 next,
                 position,
             } => {
+                let task = FetchTask {
+                    expected: offset,
+                    ..task
+                };
                 self.found_damage(&task, &segment, reason, next, position);
             }
         }
@@ -460,15 +466,22 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
                 let reason = "it is cut off by the end of the file".to_owned();
                 let damaged = Found::Damaged {
                     reason,
+                    offset: expected,
                     next: None,
                     position,
                 };
                 return gathered.or(expected, position, damaged);
             }
-            Err(BatchAt::Damaged { reason, next }) => {
+            // On the way to the offset that is wanted, damage that shows where it ends is passed.
+            Err(BatchAt::Damaged {
+                header: Some(header),
+                ..
+            }) if !wants(task, &header) => *header,
+            Err(BatchAt::Damaged { reason, header }) => {
                 let damaged = Found::Damaged {
                     reason,
-                    next,
+                    offset: expected,
+                    next: header.map(|header| header.next_offset()),
                     position,
                 };
                 return gathered.or(expected, position, damaged);
@@ -491,6 +504,14 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
         }
         expected = header.next_offset();
         at += size;
+    }
+}
+
+/// Whether a task looks for this batch or one before it.
+fn wants(task: &FetchTask, header: &BatchHeader) -> bool {
+    match task.want {
+        Want::Since(time_us) => header.append_time_us >= time_us,
+        Want::Batches(request) => header.next_offset() > request.offset,
     }
 }
 
@@ -535,10 +556,10 @@ impl Gathered {
 enum BatchAt {
     /// It goes beyond the bytes read; so many are wanted from its start.
     Cut { wanted: usize },
-    /// It fails its checks; the offset after it, if its header can be believed.
+    /// It fails its checks; its header, if that can be believed.
     Damaged {
         reason: String,
-        next: Option<Offset>,
+        header: Option<Box<BatchHeader>>,
     },
 }
 
@@ -555,7 +576,7 @@ fn batch_at(
             wanted: BATCH_HEADER_BYTES,
         });
     }
-    let damaged = |reason: String, next| Err(BatchAt::Damaged { reason, next });
+    let damaged = |reason: String, header| Err(BatchAt::Damaged { reason, header });
     let header = match ringway_wire::batch::check_header(rest, true) {
         Ok(header) => header,
         Err(error) => return damaged(error.to_string(), None),
@@ -576,6 +597,6 @@ fn batch_at(
     }
     match check_crcs(rest) {
         Ok(header) => Ok(header),
-        Err(error) => damaged(error.to_string(), Some(header.next_offset())),
+        Err(error) => damaged(error.to_string(), Some(Box::new(header))),
     }
 }

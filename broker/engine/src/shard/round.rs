@@ -255,7 +255,9 @@ impl Shard {
             return;
         };
         partition.in_flight -= 1;
-        if write.failed || matches!(partition.state, State::Failed(_)) {
+        // Their pending bytes were taken off the count when they got into these states.
+        let over = matches!(partition.state, State::Failed(_) | State::Deleting);
+        if write.failed || over {
             return;
         }
         let writer = partition

@@ -8,6 +8,7 @@ use crate::limits::{
 use crate::log::Side;
 use crate::shard::event::Effect;
 use crate::shard::partition::{IndexState, Next, Sealed, State};
+use crate::shard::writer::SegmentWriter;
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
 use ringway_wire::{Offset, Position};
@@ -29,10 +30,7 @@ impl Shard {
             .find(|w| w.file.is_none() && !w.is_empty());
         match (partition.next, without_file) {
             (Next::Preparing { .. } | Next::Naming { .. } | Next::Discarding, _) => {}
-            (Next::Unnamed { file, base }, _) => {
-                partition.next = Next::Naming { file, base };
-                self.submit(Op::Name { file, base }, Pending::Name(index));
-            }
+            (Next::Unnamed { .. }, _) => self.name_proven(index),
             (Next::Ready { bytes, .. }, Some(writer)) if bytes >= writer.end => {
                 self.begin_segment(index);
             }
@@ -138,9 +136,28 @@ impl Shard {
         writer.bytes = bytes;
         writer.filled = filled;
         let base = writer.base;
-        partition.next = Next::Naming { file, base };
-        self.submit(Op::Name { file, base }, Pending::Name(index));
+        partition.next = Next::Unnamed { file, base };
+        self.name_proven(index);
         self.mark_dirty(index);
+    }
+
+    /// Gives the segment in `next.log` its name once everything before it is durable: then a name
+    /// proves what lies before it, and a start takes no lost, unacknowledged bytes for damage.
+    fn name_proven(&mut self, index: usize) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        let Next::Unnamed { file, base } = partition.next else {
+            return;
+        };
+        let mut before = partition
+            .writers
+            .iter()
+            .take_while(|writer| writer.base < base);
+        if before.all(SegmentWriter::is_durable) {
+            partition.next = Next::Naming { file, base };
+            self.submit(Op::Name { file, base }, Pending::Name(index));
+        }
     }
 
     pub(super) fn named(&mut self, index: usize, error: Option<DeviceError>, now: Now) {

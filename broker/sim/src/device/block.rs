@@ -52,6 +52,8 @@ pub(super) struct SimBlock {
     pub(super) allocated: bool,
     /// Whether this life of the segment has written it.
     pub(super) written: bool,
+    /// Whether the process that uses it now has written it.
+    pub(super) in_use: bool,
 }
 
 impl SimBlock {
@@ -61,6 +63,7 @@ impl SimBlock {
             pending: Vec::new(),
             allocated,
             written: false,
+            in_use: false,
         }
     }
 
@@ -155,5 +158,6 @@ impl SimBlock {
     /// The next life of the block begins: its bytes stay.
     pub(super) fn recycle(&mut self) {
         self.written = false;
+        self.in_use = false;
     }
 }

@@ -80,6 +80,14 @@ impl Disk {
     fn crash(&mut self, crash: Crash) {
         self.advance_flights();
         self.ids.clear();
+        for file in &mut self.files {
+            if file.blocks.iter().any(|block| block.in_use) {
+                Rc::make_mut(file)
+                    .blocks
+                    .iter_mut()
+                    .for_each(|block| block.in_use = false);
+            }
+        }
         if crash == Crash::Power {
             self.lose_blocks();
             self.lose_names();

@@ -124,6 +124,17 @@ impl SimDevice {
         self.disk.config.failures = failures;
     }
 
+    /// Nothing fails any more, and there is space.
+    pub fn heal(&mut self) {
+        self.disk.config.failures = Failures::default();
+        self.disk.config.capacity_bytes = u64::MAX;
+    }
+
+    /// Both slots of the checkpoint are gone.
+    pub fn lose_checkpoints(&mut self) {
+        self.disk.slots = Default::default();
+    }
+
     /// Operations in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {

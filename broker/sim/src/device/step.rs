@@ -162,7 +162,7 @@ impl Disk {
                 true => block.write_durable(ordinal, data.clone()),
                 false => block.write(ordinal, data.clone()),
             }
-            block.written = true;
+            (block.written, block.in_use) = (true, true);
         }
         DONE
     }
@@ -172,7 +172,7 @@ impl Disk {
         let ordinal = self.ordinal;
         let file = Rc::make_mut(&mut self.files[inode]);
         for (block, data) in file.blocks[start..].iter_mut().zip(data) {
-            block.written = true;
+            (block.written, block.in_use) = (true, true);
             if self.random.chance(chance) {
                 block.write(ordinal, data.clone());
             }

@@ -235,7 +235,7 @@ impl Disk {
             start < end && end <= blocks.len(),
             "a fill of {start}..{end}"
         );
-        let written = blocks[start..end].iter().any(|block| block.written);
+        let written = blocks[start..end].iter().any(|block| block.in_use);
         contract!(
             !written,
             "a fill of {start}..{end} goes over what was written"

@@ -1,0 +1,238 @@
+//! What clients make of the answers, and which answers are broken promises.
+
+use ringway_engine::buffer::Slice;
+use ringway_wire::batch::BatchBytes;
+use ringway_wire::request::{FetchReply, ListOffsetsReply, OffsetAt, ProduceReply, Reply};
+use ringway_wire::{ErrorCode, Fault, Offset};
+
+use crate::log::batch::BatchNumber;
+use crate::log::history::{Broken, HandedOut, ensure};
+use crate::log::node::Node;
+
+/// Whose answer is due.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A producer's; `first`: everything before the batch was acknowledged when it was sent.
+    Produce {
+        producer: usize,
+        number: BatchNumber,
+        first: bool,
+    },
+    /// Nobody may accept this one.
+    Forbidden {
+        number: BatchNumber,
+    },
+    Fetch {
+        reader: usize,
+        offset: Offset,
+    },
+    /// A fetch of what can't be there.
+    Beyond {
+        log: usize,
+    },
+    List {
+        log: usize,
+        at: OffsetAt,
+    },
+    /// A check's own fetch, then its answer.
+    Audit {
+        log: usize,
+        offset: Offset,
+    },
+    Audited {
+        answer: Result<(HandedOut, Offset), (Fault, Offset)>,
+    },
+}
+
+impl Waiting {
+    /// Whether a producer waits.
+    pub(super) const fn is_producers(&self) -> bool {
+        matches!(self, Self::Produce { .. } | Self::Forbidden { .. })
+    }
+}
+
+impl Node {
+    pub(super) fn reply(
+        &mut self,
+        correlation: u32,
+        reply: Reply,
+        data: &[Slice],
+    ) -> Result<(), Broken> {
+        let Some(waiting) = self.waiting.remove(&correlation) else {
+            // A reader's that hung up, or a second answer.
+            let of_reader = matches!(reply, Reply::Fetch(_) | Reply::ListOffsets(_));
+            ensure!(
+                of_reader,
+                "request {correlation} was answered twice, or never made: {reply:?}"
+            );
+            return Ok(());
+        };
+        match (waiting, reply) {
+            (
+                Waiting::Produce {
+                    producer,
+                    number,
+                    first,
+                },
+                Reply::Produce(reply),
+            ) => self.produced(producer, number, first, &reply),
+            (Waiting::Forbidden { number }, Reply::Produce(reply)) => {
+                ensure!(
+                    reply.fault.is_some(),
+                    "batch {number} was accepted: it is damaged or early"
+                );
+                Ok(())
+            }
+            (Waiting::Fetch { reader, offset }, Reply::Fetch(reply)) => {
+                self.fetched(reader, offset, &reply, data)
+            }
+            (Waiting::Beyond { log }, Reply::Fetch(reply)) => self.refused(log, &reply),
+            (Waiting::List { log, at }, Reply::ListOffsets(reply)) => self.listed(log, at, &reply),
+            (Waiting::Audit { log, offset }, Reply::Fetch(reply)) => {
+                let answer = match reply.fault {
+                    Some(fault) => Err((fault, reply.safe_offset)),
+                    None => {
+                        let watermark = reply.high_watermark;
+                        Ok((self.take(log, offset, watermark, data)?, watermark))
+                    }
+                };
+                self.waiting
+                    .insert(correlation, Waiting::Audited { answer });
+                Ok(())
+            }
+            (waiting, reply) => Err(format!("{waiting:?} was answered with {reply:?}")),
+        }
+    }
+
+    /// Checks batches that were handed out.
+    fn take(
+        &mut self,
+        log: usize,
+        wanted: Offset,
+        watermark: Offset,
+        data: &[Slice],
+    ) -> Result<HandedOut, Broken> {
+        if !self.damage_expected {
+            self.world.history.told_watermark(log, watermark)?;
+        }
+        let mut bytes = BatchBytes::new();
+        for slice in data {
+            bytes.extend_from_slice(slice);
+        }
+        self.world
+            .history
+            .handed_out(log, wanted, watermark, &bytes)
+    }
+
+    /// Whether a fault is no surprise whoever gets it.
+    fn excused(&self, log: usize, code: ErrorCode) -> bool {
+        let deleted = self.world.history.logs[log].deleted;
+        match code {
+            ErrorCode::UnknownTopic | ErrorCode::NotLeader => deleted,
+            ErrorCode::Overloaded | ErrorCode::TimedOut | ErrorCode::PartitionRecovering => true,
+            ErrorCode::StorageFull => {
+                self.profile.failures.full > 0 || self.profile.device.capacity_bytes < u64::MAX
+            }
+            ErrorCode::StorageFailed => self.profile.has_failures(),
+            ErrorCode::ShuttingDown => self.drained,
+            _ => false,
+        }
+    }
+
+    fn produced(
+        &mut self,
+        index: usize,
+        number: BatchNumber,
+        first: bool,
+        reply: &ProduceReply,
+    ) -> Result<(), Broken> {
+        let log = self.world.producers[index].log;
+        self.world.producers[index].answered(number);
+        let Some(fault) = &reply.fault else {
+            self.world.history.acknowledged(number, reply.base_offset)?;
+            self.world.producers[index].acknowledge(number);
+            return Ok(());
+        };
+        let late = matches!(
+            fault.code,
+            ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer
+        );
+        ensure!(
+            self.excused(log, fault.code) || (late && !first),
+            "batch {number} was refused: {fault}"
+        );
+        if !self.world.history.is_acknowledged(number) {
+            let producer = &mut self.world.producers[index];
+            producer.resend |= producer.window.iter().any(|at| at.number == number);
+        }
+        Ok(())
+    }
+
+    fn fetched(
+        &mut self,
+        index: usize,
+        offset: Offset,
+        reply: &FetchReply,
+        data: &[Slice],
+    ) -> Result<(), Broken> {
+        self.world.readers[index].waiting = false;
+        let log = self.world.readers[index].log;
+        if let Some(fault) = &reply.fault {
+            ensure!(
+                self.excused(log, fault.code),
+                "a fetch at {offset} failed: {fault}"
+            );
+            return Ok(());
+        }
+        let out = self.take(log, offset, reply.high_watermark, data)?;
+        let reader = &mut self.world.readers[index];
+        reader.offset = out.end;
+        reader.last_epoch = out.last_epoch.or(reader.last_epoch);
+        Ok(())
+    }
+
+    fn refused(&self, log: usize, reply: &FetchReply) -> Result<(), Broken> {
+        let code = reply.fault.as_ref().map(|fault| fault.code);
+        let right = code == Some(ErrorCode::OffsetOutOfRange);
+        let excused = code.is_some_and(|code| self.excused(log, code));
+        ensure!(
+            right || excused,
+            "a fetch far beyond the end was answered with {reply:?}"
+        );
+        Ok(())
+    }
+
+    fn listed(&mut self, log: usize, at: OffsetAt, reply: &ListOffsetsReply) -> Result<(), Broken> {
+        if let Some(fault) = &reply.fault {
+            ensure!(
+                self.excused(log, fault.code),
+                "list offsets failed: {fault}"
+            );
+            return Ok(());
+        }
+        if self.world.history.logs[log].deleted {
+            return Ok(());
+        }
+        self.world
+            .history
+            .told_watermark(log, reply.high_watermark)?;
+        match at {
+            OffsetAt::Start => ensure!(
+                reply.offset == Offset(0),
+                "the log starts at {}",
+                reply.offset
+            ),
+            OffsetAt::End => {
+                ensure!(
+                    reply.offset == reply.high_watermark,
+                    "the log ends at {}",
+                    reply.offset
+                );
+            }
+            OffsetAt::AppendTimeUs(time_us) => {
+                self.world.history.logs[log].check_since(time_us, reply.offset)?;
+            }
+        }
+        Ok(())
+    }
+}
