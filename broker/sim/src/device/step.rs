@@ -296,8 +296,12 @@ impl Disk {
     }
 
     fn name(&mut self, step: u8, inode: Inode, log: TopicPartition, base: Offset) -> Step {
+        let place = (log, SegmentName::Base(base));
         if step == 0 {
-            self.file(inode).visible = Some((log, SegmentName::Base(base)));
+            if let Some(before) = self.find(place) {
+                self.unlink(before);
+            }
+            self.file(inode).visible = Some(place);
             return None;
         }
         self.sync_directory(log);

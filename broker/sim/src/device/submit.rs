@@ -184,8 +184,10 @@ impl Disk {
                     name == SegmentName::Next,
                     "{file:?} has the name {name:?} already"
                 );
-                let free = self.find((log, SegmentName::Base(base))).is_none();
-                contract!(free, "the name {base} is taken");
+                let taken = self.find((log, SegmentName::Base(base)));
+                let in_use = taken
+                    .is_some_and(|inode| self.files[inode].blocks.iter().any(|block| block.in_use));
+                contract!(!in_use, "the name {base} belongs to a segment in use");
                 Task::Name { inode, log, base }
             }
             Op::SaveSide { log, base, bytes } => Task::SaveSide { log, base, bytes },

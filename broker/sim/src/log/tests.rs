@@ -1,6 +1,6 @@
 //! The simulation's own tests: it repeats itself exactly, it passes, and it finds planted bugs.
 
-use super::{Points, Run, Sabotage, Sweep, run, sweep};
+use super::{Points, Run, run};
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
