@@ -10,6 +10,16 @@ pub mod wake;
 pub mod metrics;
 pub mod shard_proxy;
 
+mod sys;
+
+pub mod data_dir;
+pub mod device;
+pub mod housekeeper;
+pub mod shard;
+
 pub mod broker;
 mod controller;
 pub mod logging;
+
+#[cfg(test)]
+mod testing;

@@ -303,6 +303,17 @@ impl FrameDecoder {
         Ok(Some(Frame::new(header, &self.buffer[start..start + whole])))
     }
 
+    /// Kind and correlation as they stand at the front of what came, also where
+    /// [`FrameDecoder::next_frame`] refuses the header: what an answer can still be paired by.
+    #[must_use]
+    pub fn front(&self) -> Option<(u16, CorrelationId)> {
+        let held = &self.buffer[self.start..self.end];
+        let header = held.first_chunk::<FRAME_HEADER_BYTES>()?;
+        let kind = u16::from_le_bytes([header[4], header[5]]);
+        let correlation = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        Some((kind, CorrelationId(correlation)))
+    }
+
     /// Bytes that came and belong to no frame handed out yet.
     #[must_use]
     pub const fn held(&self) -> usize {

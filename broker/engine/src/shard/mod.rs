@@ -13,6 +13,7 @@ mod produce;
 mod read;
 mod round;
 mod space;
+mod status;
 mod tail;
 mod timers;
 mod writer;
@@ -21,6 +22,7 @@ mod writer;
 mod tests;
 
 pub use event::{Effect, Event, FoundFile, Note, PartitionConfig, Token};
+pub use status::PartitionStatus;
 
 use std::collections::{HashMap, VecDeque};
 

@@ -47,6 +47,14 @@ pub(super) struct Opening {
 }
 
 impl Opening {
+    /// Every partition that is not open, with the reason.
+    pub(super) fn states(&self) -> impl Iterator<Item = (TopicPartition, String)> + '_ {
+        let recovering = self.logs.keys().map(|&log| (log, "recovering".to_owned()));
+        let failed =
+            |(&log, reason): (&TopicPartition, &String)| (log, format!("failed: {reason}"));
+        recovering.chain(self.unusable.iter().map(failed))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.candidates.is_empty()
     }

@@ -1,0 +1,250 @@
+//! Which file each of the engine's numbers stands for, and the descriptors of those in use or used
+//! lately.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use ringway_engine::device::{FileId, OpId, SegmentName};
+use ringway_wire::{Offset, TopicPartition};
+
+/// Whether a file can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Descriptor {
+    /// It can.
+    Open(RawFd),
+    /// It is being opened.
+    Opening,
+    /// It has to be opened.
+    Closed,
+    /// Nobody said which file it is.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct File {
+    log: TopicPartition,
+    name: SegmentName,
+    /// The name that it is being given.
+    next_name: Option<SegmentName>,
+    /// Names left to be tried: a rename may overtake an opening.
+    tries_left: u32,
+    state: State,
+    waiting: Vec<OpId>,
+    users: u32,
+    used_at: u64,
+    forgotten: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed,
+    Opening,
+    Open(OwnedFd),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Files {
+    files: HashMap<FileId, File>,
+    /// Open files, by when they were last used.
+    by_use: BTreeMap<u64, FileId>,
+    uses: u64,
+    open_max: usize,
+}
+
+impl Files {
+    pub(super) fn new(open_max: usize) -> Self {
+        Self {
+            files: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            open_max: open_max.max(1),
+        }
+    }
+
+    pub(super) fn declare(&mut self, id: FileId, log: TopicPartition, name: SegmentName) {
+        let file = File {
+            log,
+            name,
+            next_name: None,
+            tries_left: 0,
+            state: State::Closed,
+            waiting: Vec::new(),
+            users: 0,
+            used_at: 0,
+            forgotten: false,
+        };
+        self.files.entry(id).or_insert(file);
+    }
+
+    pub(super) fn segment(&self, id: FileId) -> Option<(TopicPartition, SegmentName)> {
+        self.files.get(&id).map(|file| (file.log, file.name))
+    }
+
+    /// The name that a file is being given.
+    pub(super) fn next_name(&self, id: FileId) -> Option<SegmentName> {
+        self.files.get(&id)?.next_name
+    }
+
+    pub(super) fn naming(&mut self, id: FileId, base: Offset) {
+        if let Some(file) = self.files.get_mut(&id) {
+            file.next_name = Some(SegmentName::Base(base));
+        }
+    }
+
+    pub(super) fn named(&mut self, id: FileId, done: bool) {
+        if let Some(file) = self.files.get_mut(&id)
+            && let Some(name) = file.next_name.take()
+            && done
+        {
+            file.name = name;
+        }
+    }
+
+    /// A file for one more user.
+    pub(super) fn acquire(&mut self, id: FileId) -> Descriptor {
+        let Some(file) = self.files.get_mut(&id) else {
+            return Descriptor::Unknown;
+        };
+        file.users += 1;
+        let descriptor = match &file.state {
+            State::Closed => return Descriptor::Closed,
+            State::Opening => return Descriptor::Opening,
+            State::Open(descriptor) => descriptor.as_raw_fd(),
+        };
+        self.touch(id);
+        Descriptor::Open(descriptor)
+    }
+
+    pub(super) fn descriptor(&self, id: FileId) -> Option<RawFd> {
+        match &self.files.get(&id)?.state {
+            State::Open(descriptor) => Some(descriptor.as_raw_fd()),
+            _ => None,
+        }
+    }
+
+    /// One user fewer.
+    pub(super) fn release(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else {
+            return;
+        };
+        file.users -= 1;
+        if file.forgotten && file.users == 0 {
+            self.close(id);
+            self.files.remove(&id);
+            return;
+        }
+        self.close_unused();
+    }
+
+    /// An operation that goes on when the file is open.
+    pub(super) fn wait(&mut self, id: FileId, op: OpId) {
+        if let Some(file) = self.files.get_mut(&id) {
+            file.waiting.push(op);
+        }
+    }
+
+    /// The name to open the file by.
+    pub(super) fn opening(&mut self, id: FileId) -> Option<(TopicPartition, SegmentName)> {
+        let file = self.files.get_mut(&id)?;
+        if !matches!(file.state, State::Opening) {
+            file.state = State::Opening;
+            // The name, the one that it is being given, and both again: a renaming may begin or
+            // end at any time in between.
+            file.tries_left = 4;
+        }
+        let name = match (file.tries_left.is_multiple_of(2), file.next_name) {
+            (false, Some(next)) => next,
+            _ => file.name,
+        };
+        Some((file.log, name))
+    }
+
+    /// Whether another name is left to be tried after one was missing.
+    pub(super) fn try_other_name(&mut self, id: FileId) -> bool {
+        let Some(file) = self.files.get_mut(&id) else {
+            return false;
+        };
+        file.tries_left = file.tries_left.saturating_sub(1);
+        file.tries_left > 0
+    }
+
+    /// The operations that can go on now.
+    pub(super) fn opened(&mut self, id: FileId, descriptor: OwnedFd) -> Vec<OpId> {
+        let Some(file) = self.files.get_mut(&id) else {
+            return Vec::new();
+        };
+        file.state = State::Open(descriptor);
+        let waiting = std::mem::take(&mut file.waiting);
+        self.touch(id);
+        self.close_unused();
+        waiting
+    }
+
+    /// The operations that can't go on.
+    pub(super) fn not_opened(&mut self, id: FileId) -> Vec<OpId> {
+        let Some(file) = self.files.get_mut(&id) else {
+            return Vec::new();
+        };
+        file.state = State::Closed;
+        std::mem::take(&mut file.waiting)
+    }
+
+    /// Closes a file for good, now or after its last user.
+    pub(super) fn forget(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else {
+            return;
+        };
+        file.forgotten = true;
+        if file.users == 0 {
+            self.close(id);
+            self.files.remove(&id);
+        }
+    }
+
+    /// Closes all files of a partition for good.
+    pub(super) fn forget_partition(&mut self, log: TopicPartition) {
+        let files = self.files.iter().filter(|(_, file)| file.log == log);
+        let ids: Vec<FileId> = files.map(|(&id, _)| id).collect();
+        for id in ids {
+            self.forget(id);
+        }
+    }
+
+    fn touch(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else {
+            return;
+        };
+        self.by_use.remove(&file.used_at);
+        self.uses += 1;
+        file.used_at = self.uses;
+        self.by_use.insert(self.uses, id);
+    }
+
+    fn close(&mut self, id: FileId) {
+        if let Some(file) = self.files.get_mut(&id) {
+            self.by_use.remove(&file.used_at);
+            file.state = State::Closed;
+        }
+    }
+
+    /// Closes those used longest ago, until only as many as allowed or those in use are open.
+    fn close_unused(&mut self) {
+        let over = self.by_use.len().saturating_sub(self.open_max);
+        if over == 0 {
+            return;
+        }
+        let files = &self.files;
+        let unused = |id: &&FileId| files[id].users == 0;
+        let oldest: Vec<FileId> = self
+            .by_use
+            .values()
+            .filter(unused)
+            .take(over)
+            .copied()
+            .collect();
+        for id in oldest {
+            self.close(id);
+        }
+    }
+}

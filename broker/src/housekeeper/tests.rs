@@ -1,0 +1,264 @@
+//! The housekeeper on a real directory. What its jobs do for the engine is tested with the device.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringway_engine::device::{DeviceError, OpId, SegmentName};
+use ringway_engine::log::Slot;
+use ringway_wire::{Offset, PartitionIndex, Position, ShardId, TopicId, TopicPartition};
+
+use super::{Answer, Housekeeper, HousekeeperConfig, HousekeeperProxy, Job, PoolLimits};
+use crate::data_dir::DataDir;
+use crate::testing::scratch;
+use crate::wake::Wake;
+
+const LOG: TopicPartition = TopicPartition {
+    topic: TopicId(1),
+    partition: PartitionIndex(2),
+};
+const SEGMENT: u64 = 64 << 10;
+
+struct Rig {
+    data_dir: DataDir,
+    proxy: HousekeeperProxy,
+    housekeeper: Housekeeper,
+    ops: u64,
+}
+
+impl Rig {
+    fn new(root: &Path, config: HousekeeperConfig) -> Self {
+        let data_dir = DataDir::open(root, Duration::ZERO, |_, _| {}).unwrap();
+        let housekeeper = Housekeeper::start(&data_dir, config).unwrap();
+        let proxy = housekeeper.proxy(Arc::new(Wake::new().unwrap()));
+        Self {
+            data_dir,
+            proxy,
+            housekeeper,
+            ops: 0,
+        }
+    }
+
+    fn send(&mut self, job: Job) -> OpId {
+        self.ops += 1;
+        self.proxy.send(OpId(self.ops), job).unwrap();
+        OpId(self.ops)
+    }
+
+    fn take(&mut self) -> (OpId, Result<Answer, DeviceError>) {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(finished) = self.proxy.take() {
+                return (finished.op, finished.result);
+            }
+            assert!(Instant::now() < end, "the housekeeper doesn't answer");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn run(&mut self, job: Job) -> Result<Answer, DeviceError> {
+        let op = self.send(job);
+        let (finished, result) = self.take();
+        assert_eq!(finished, op);
+        result
+    }
+
+    fn prepare(&mut self, log: TopicPartition, bytes: u64) -> u64 {
+        match self
+            .run(Job::Prepare {
+                log,
+                bytes,
+                filled: 0,
+            })
+            .unwrap()
+        {
+            Answer::Prepared { filled } => filled,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn pool(&self) -> usize {
+        fs::read_dir(self.data_dir.layout().pool()).unwrap().count()
+    }
+
+    fn stop(self) {
+        drop(self.proxy);
+        self.housekeeper.join();
+    }
+}
+
+#[test]
+fn segments_are_recycled_across_partitions_and_starts() {
+    let scratch = scratch("recycle");
+    let mut rig = Rig::new(scratch.path(), HousekeeperConfig::default());
+    rig.prepare(LOG, SEGMENT);
+    let path = rig.data_dir.layout().segment(LOG, SegmentName::Next);
+    fs::write(&path, vec![7; SEGMENT as usize]).unwrap();
+    rig.run(Job::Name {
+        log: LOG,
+        base: Offset(5),
+    })
+    .unwrap();
+    let name = SegmentName::Base(Offset(5));
+    rig.run(Job::Remove { log: LOG, name }).unwrap();
+    assert_eq!(rig.pool(), 1);
+    rig.stop();
+    let mut rig = Rig::new(scratch.path(), HousekeeperConfig::default());
+    let other = TopicPartition {
+        topic: TopicId(9),
+        ..LOG
+    };
+    assert_eq!(
+        rig.prepare(other, SEGMENT),
+        SEGMENT,
+        "a recycled segment is written to its end"
+    );
+    let path = rig.data_dir.layout().segment(other, SegmentName::Next);
+    assert_eq!(
+        fs::read(path).unwrap(),
+        vec![7; SEGMENT as usize],
+        "it needs no zeros"
+    );
+    assert_eq!(rig.pool(), 0);
+    rig.stop();
+}
+
+#[test]
+fn the_pool_is_bounded() {
+    let scratch = scratch("pool");
+    let pool = PoolLimits {
+        bytes_max: 2 * SEGMENT,
+        disk_share: 1,
+    };
+    let config = HousekeeperConfig {
+        pool,
+        ..HousekeeperConfig::default()
+    };
+    let mut rig = Rig::new(scratch.path(), config);
+    for partition in 0..4 {
+        let log = TopicPartition {
+            partition: PartitionIndex(partition),
+            ..LOG
+        };
+        rig.prepare(log, SEGMENT);
+    }
+    for partition in 0..4 {
+        let log = TopicPartition {
+            partition: PartitionIndex(partition),
+            ..LOG
+        };
+        rig.run(Job::RemovePartition { log }).unwrap();
+        assert!(!rig.data_dir.layout().partition(log).exists());
+    }
+    assert_eq!(rig.pool(), 2);
+    assert!(rig.data_dir.partitions().unwrap().is_empty());
+    rig.stop();
+}
+
+#[test]
+fn large_segments_are_filled_as_far_as_asked_and_unwritten_ones_are_not_recycled() {
+    let scratch = scratch("fill");
+    let config = HousekeeperConfig {
+        fill_whole_bytes_max: SEGMENT,
+        ..HousekeeperConfig::default()
+    };
+    let mut rig = Rig::new(scratch.path(), config);
+    let bytes = 64 * SEGMENT;
+    let job = Job::Prepare {
+        log: LOG,
+        bytes,
+        filled: SEGMENT,
+    };
+    let Answer::Prepared { filled } = rig.run(job).unwrap() else {
+        panic!("a preparation says how much is filled");
+    };
+    assert!(filled == SEGMENT || filled == bytes, "{filled}");
+    let path = rig.data_dir.layout().segment(LOG, SegmentName::Next);
+    assert_eq!(fs::metadata(&path).unwrap().len(), bytes);
+    let (start, end) = (Position(SEGMENT), Position(2 * SEGMENT));
+    let name = SegmentName::Next;
+    let fill = Job::Fill {
+        log: LOG,
+        name,
+        next_name: None,
+        start,
+        end,
+    };
+    rig.run(fill).unwrap();
+    // Reading it here, through the page cache, would make unwritten blocks look written.
+    rig.run(Job::Remove { log: LOG, name }).unwrap();
+    assert_eq!(rig.pool(), usize::from(filled == bytes));
+    rig.stop();
+}
+
+#[test]
+fn a_name_is_never_taken_from_another_segment() {
+    let scratch = scratch("names");
+    let mut rig = Rig::new(scratch.path(), HousekeeperConfig::default());
+    for _ in 0..2 {
+        rig.prepare(LOG, SEGMENT);
+        let named = rig.run(Job::Name {
+            log: LOG,
+            base: Offset(1),
+        });
+        if rig.ops > 2 {
+            let Err(DeviceError::Failed(text)) = named else {
+                panic!("a second segment of the same name is refused, not {named:?}");
+            };
+            assert!(text.contains("00000000000000000001.log"), "{text}");
+        }
+    }
+    rig.stop();
+}
+
+#[test]
+fn many_jobs_at_once_are_all_answered() {
+    let scratch = scratch("many");
+    let mut rig = Rig::new(scratch.path(), HousekeeperConfig::default());
+    let mut wanted = BTreeSet::new();
+    for partition in 0..40 {
+        let log = TopicPartition {
+            partition: PartitionIndex(partition),
+            ..LOG
+        };
+        wanted.insert(rig.send(Job::Prepare {
+            log,
+            bytes: SEGMENT,
+            filled: SEGMENT,
+        }));
+        let bytes = vec![partition as u8; 100];
+        wanted.insert(rig.send(Job::SaveCheckpoint {
+            shard: ShardId(partition as u16),
+            slot: Slot::A,
+            bytes,
+        }));
+    }
+    while !wanted.is_empty() {
+        let (op, result) = rig.take();
+        assert!(result.is_ok(), "{result:?}");
+        assert!(wanted.remove(&op), "{op:?} is answered once");
+    }
+    assert_eq!(rig.data_dir.partitions().unwrap().len(), 40);
+    rig.stop();
+}
+
+#[test]
+fn its_rings_hold_the_lock() {
+    let scratch = scratch("lock");
+    let rig = Rig::new(scratch.path(), HousekeeperConfig::default());
+    let lock = fs::read_link(format!("/proc/self/fd/{}", rig.data_dir.lock().as_raw_fd())).unwrap();
+    let held = |ring: &i32| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{ring}")).unwrap_or_default();
+        let name = lock.file_name().unwrap().to_str().unwrap();
+        info.lines()
+            .any(|line| line.trim_start().starts_with("0:") && line.contains(name))
+            || info.contains("UserFiles:\t1")
+    };
+    // Other tests of this process have rings, too; at least this executor's three must hold it.
+    let rings = super::rings_of_process().unwrap();
+    assert!(rings.iter().filter(|ring| held(ring)).count() >= super::EXECUTOR_RINGS);
+    rig.stop();
+}

@@ -1,0 +1,172 @@
+//! Who answers a request, and the ways there: the engine, the metadata image, another shard, the
+//! controller.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ringway_engine::meta::{Addresses, Image, Route, route};
+use ringway_engine::shard::{Event, Shard as Machine, Token};
+use ringway_engine::time::Now;
+use ringway_wire::request::{Acks, Reply, Request};
+use ringway_wire::{ErrorCode, Fault, ShardId};
+
+use super::mesh::{Mesh, Message};
+use super::net::{ConnectionId, Requests, Verdict, refused};
+use crate::metrics::ShardMetrics;
+use crate::shard_proxy::{ControllerSender, ToController};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    pub(super) here: ShardId,
+    pub(super) machine: Machine,
+    /// Comes before the first connection does.
+    pub(super) image: Option<Image>,
+    pub(super) mesh: Mesh,
+    pub(super) controller: ControllerSender,
+    pub(super) addresses: Addresses,
+    pub(super) batch_bytes_max: u32,
+    pub(super) metrics: Arc<ShardMetrics>,
+    /// Connections of this shard with requests at others.
+    pub(super) forwarded: HashSet<u64>,
+    pub(super) now: Now,
+}
+
+impl Dispatch {
+    /// A request for this shard, from its own connections or from another shard.
+    pub(super) fn here(
+        &mut self,
+        token: Token,
+        received_ns: u64,
+        request: &Request,
+        data: &[u8],
+    ) -> Verdict {
+        let Some(image) = &self.image else {
+            return self.too_early(request);
+        };
+        match request {
+            Request::Hello(hello) => {
+                Verdict::Now(Reply::Hello(image.hello_reply(hello, self.batch_bytes_max)))
+            }
+            Request::Metadata(metadata) => Verdict::Now(Reply::Metadata(
+                image.metadata_reply(metadata, &self.addresses),
+            )),
+            Request::DescribeTopic(topic) => {
+                Verdict::Now(Reply::DescribeTopic(image.describe_topic(topic)))
+            }
+            _ => {
+                let event = Event::Request {
+                    token,
+                    received_ns,
+                    request,
+                    data,
+                };
+                self.machine.apply(event, self.now);
+                answered_later(request)
+            }
+        }
+    }
+
+    fn too_early(&self, request: &Request) -> Verdict {
+        let text = "the broker is still starting: try again";
+        Verdict::Now(refused(
+            request.kind(),
+            Fault::new(ErrorCode::Overloaded, text),
+        ))
+    }
+
+    fn ask_controller(&mut self, token: Token, request: Request) -> Verdict {
+        let kind = request.kind();
+        let message = ToController::Request {
+            shard: self.here,
+            token,
+            request,
+        };
+        match self.controller.send(message) {
+            Ok(()) => Verdict::Later,
+            Err(_) => {
+                self.metrics.requests_overloaded.add(1);
+                let text = "too many metadata changes at once: try again";
+                Verdict::Now(refused(kind, Fault::new(ErrorCode::Overloaded, text)))
+            }
+        }
+    }
+
+    fn forward(
+        &mut self,
+        to: ShardId,
+        token: Token,
+        received_ns: u64,
+        request: Request,
+        data: &[u8],
+    ) -> Verdict {
+        let verdict = answered_later(&request);
+        self.metrics.requests_forwarded.add(1);
+        self.forwarded.insert(token.source);
+        let message = Message::Request {
+            token,
+            received_ns,
+            request,
+            data: data.to_vec(),
+        };
+        self.mesh.send(to, message);
+        verdict
+    }
+
+    /// Sends a reply to a request of another shard's connection.
+    pub(super) fn reply_elsewhere(&mut self, token: Token, frame: Vec<u8>) {
+        let to = ConnectionId::from_source(token.source).shard;
+        self.mesh.send(to, Message::Reply { token, frame });
+    }
+}
+
+fn answered_later(request: &Request) -> Verdict {
+    match request {
+        Request::Produce(produce) if produce.acks == Acks::None => Verdict::Never,
+        _ => Verdict::Later,
+    }
+}
+
+impl Requests for Dispatch {
+    fn request(
+        &mut self,
+        token: Token,
+        received_ns: u64,
+        request: Request,
+        data: &[u8],
+    ) -> Verdict {
+        let Some(image) = &self.image else {
+            return self.too_early(&request);
+        };
+        match route(image, self.here, &request) {
+            Route::Here => self.here(token, received_ns, &request, data),
+            Route::Shard(to) => self.forward(to, token, received_ns, request, data),
+            Route::Controller => self.ask_controller(token, request),
+            Route::Answer(reply) => match answered_later(&request) {
+                Verdict::Never => Verdict::Never,
+                _ => Verdict::Now(*reply),
+            },
+        }
+    }
+
+    fn is_congested(&self) -> bool {
+        self.mesh.is_congested()
+    }
+
+    fn gone(&mut self, source: u64) {
+        self.machine.apply(Event::Gone { source }, self.now);
+        if self.forwarded.remove(&source) {
+            self.mesh.broadcast(|| Message::Gone { source });
+        }
+    }
+
+    fn deal(&mut self, socket: OwnedFd) -> Option<OwnedFd> {
+        let to = self.mesh.deal();
+        if to == self.here {
+            return Some(socket);
+        }
+        self.mesh.send(to, Message::Connection(socket));
+        None
+    }
+}

@@ -1,0 +1,344 @@
+//! A data shard: one thread, one core, one ring, the partitions that it owns, and a loop that fits
+//! on one page. Decisions are the engine's; everything here carries something out.
+
+mod clock;
+mod dispatch;
+mod follow;
+mod mesh;
+pub(crate) mod net;
+mod notes;
+pub(crate) mod ring;
+mod setup;
+mod watchdog;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway_engine::device::{Done, Op, OpId};
+use ringway_engine::log::Slot;
+use ringway_engine::shard::{Effect, Event, PartitionConfig};
+use ringway_engine::time::Now;
+use ringway_wire::TopicPartition;
+
+use crate::config::Idle;
+use crate::data_dir::DataDir;
+use crate::device::{After, Disk};
+use crate::housekeeper::{HousekeeperProxy, Job};
+use crate::metrics::ShardMetrics;
+use crate::shard_proxy::{ShardInbox, ToController, ToShard};
+use dispatch::Dispatch;
+use mesh::Message;
+pub use mesh::{Mesh, mesh};
+pub use net::NetworkLimits;
+use net::{ConnectionId, Network, Verdict};
+use ring::{Completion, Owner, Ring, Role, Wait};
+pub use ring::{RingCounters, RingError};
+pub use setup::{Recovered, ShardSetup, StartError, start};
+pub use watchdog::{Pulse, Watchdog};
+
+/// A turn longer than this is counted: somebody's tail latency.
+const SLOW_TURN_NS: u64 = 5_000_000;
+/// How long a shard that has something for a full queue sleeps before it tries again.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
+/// How long replies may take at the end, and closing after it.
+const LAST_REPLIES_MAX_NS: u64 = 3_000_000_000;
+const LAST_CLOSING_MAX_NS: u64 = 1_000_000_000;
+
+/// How far a shard is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Nothing more is accepted; what was is being made durable.
+    Draining,
+    /// All is durable; the last replies are on their way.
+    Drained {
+        since_ns: u64,
+    },
+    /// Connections are being closed.
+    Closing {
+        since_ns: u64,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+struct Shard {
+    dispatch: Dispatch,
+    network: Network,
+    disk: Disk,
+    ring: Ring,
+    inbox: ShardInbox,
+    housekeeper: HousekeeperProxy,
+    data_dir: Arc<DataDir>,
+    recovered: Arc<Recovered>,
+    /// The partitions handed to the engine.
+    owned: BTreeMap<TopicPartition, PartitionConfig>,
+    checkpoint_slot: Slot,
+    /// Jobs that the housekeeper's queue had no room for.
+    jobs: VecDeque<(OpId, Job)>,
+    /// What follows from jobs when they are done, by the operation.
+    after: HashMap<OpId, After>,
+    /// What the controller's queue had no room for.
+    reports: VecDeque<ToController>,
+    completions: Vec<Completion>,
+    idle: Idle,
+    phase: Phase,
+    all_open_told: bool,
+    /// Something happened after the engine's turn.
+    again: bool,
+    pulse: Arc<Pulse>,
+    metrics: Arc<ShardMetrics>,
+}
+
+impl Shard {
+    /// Turns until the shard is stopped.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    fn run(&mut self) -> Result<(), String> {
+        let bell = self.inbox.wake().as_raw_fd();
+        self.listen_to_bell(bell);
+        while !self.is_over() {
+            let now = clock::now();
+            self.dispatch.now = now;
+            self.again = false;
+            self.take_messages(now)?;
+            self.reap(now);
+            self.network
+                .resume(&mut self.ring, &mut self.dispatch, now.mono_ns);
+            self.dispatch.machine.turn(now);
+            self.carry_out(now);
+            self.network.flush(&mut self.ring, now.mono_ns);
+            self.dispatch.mesh.flush();
+            self.report();
+            self.rest(now)
+                .map_err(|error| format!("io_uring_enter failed: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn listen_to_bell(&mut self, bell: i32) {
+        let owner = Owner {
+            role: Role::Wake,
+            id: 0,
+        };
+        self.ring.listen_to_bell(owner, bell);
+    }
+
+    /// Completions become events.
+    fn reap(&mut self, now: Now) {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions);
+        for completion in completions.drain(..) {
+            match completion.owner.role {
+                Role::Wake if !completion.more => {
+                    self.listen_to_bell(self.inbox.wake().as_raw_fd());
+                }
+                Role::Wake | Role::Cancel => {}
+                Role::Open | Role::Disk => {
+                    self.disk.complete(&mut self.ring, completion, now.mono_ns);
+                }
+                Role::Accept | Role::Receive | Role::Send => {
+                    let (ring, requests) = (&mut self.ring, &mut self.dispatch);
+                    self.network
+                        .complete(ring, completion, requests, now.mono_ns);
+                }
+            }
+        }
+        self.completions = completions;
+        self.take_done(now);
+    }
+
+    fn take_done(&mut self, now: Now) {
+        while let Some(done) = self.disk.next_done() {
+            self.again = true;
+            self.dispatch.machine.apply(Event::Done(done), now);
+        }
+    }
+
+    /// What other threads have sent.
+    fn take_messages(&mut self, now: Now) -> Result<(), String> {
+        while let Some(message) = self.inbox.take() {
+            // A controller that is gone says so again and again.
+            if matches!(message, ToShard::Stop) && self.phase != Phase::Serving {
+                break;
+            }
+            self.hear(message, now)?;
+        }
+        while let Some(message) = self.dispatch.mesh.take() {
+            self.hear_shard(message, now);
+        }
+        while let Some(finished) = self.housekeeper.take() {
+            let done = finished.result.is_ok();
+            match self.after.remove(&finished.op) {
+                Some(After::Named(file)) => self.disk.named(file, done),
+                // A slot that may be torn is written again: the other one is whole.
+                Some(After::Saved) if done => self.checkpoint_slot = self.checkpoint_slot.other(),
+                _ => {}
+            }
+            let done = Done {
+                op: finished.op,
+                result: finished.result.map(Into::into),
+            };
+            self.dispatch.machine.apply(Event::Done(done), now);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: ToShard, now: Now) -> Result<(), String> {
+        match message {
+            ToShard::Image(image) => self.follow_image(*image, now)?,
+            ToShard::Deltas(deltas) => self.follow_deltas(&deltas, now)?,
+            ToShard::Answer { token, reply } => self.network.reply(token, &reply, Vec::new()),
+            ToShard::DeviceFailed { reason } => self.device_failed(reason, now),
+            ToShard::Scrape(reply) => reply.send(self.status()),
+            ToShard::Stop => {
+                self.phase = Phase::Draining;
+                self.network.drain(&mut self.ring);
+                self.dispatch.machine.apply(Event::Drain, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_shard(&mut self, message: Message, now: Now) {
+        match message {
+            Message::Request {
+                token,
+                received_ns,
+                request,
+                data,
+            } => {
+                let verdict = self.dispatch.here(token, received_ns, &request, &data);
+                if let Verdict::Now(reply) = verdict {
+                    let frame = reply.to_frame(token.correlation, 0);
+                    self.dispatch.reply_elsewhere(token, frame);
+                }
+            }
+            Message::Reply { token, frame } => self.network.reply_frame(token, frame),
+            Message::Gone { source } => self.dispatch.machine.apply(Event::Gone { source }, now),
+            Message::Connection(socket) => self.network.adopt(socket, now.mono_ns),
+            Message::DeviceFailed { error } => self.device_failed(error.to_string(), now),
+        }
+    }
+
+    /// The engine's effects become submissions, replies and lines in the log.
+    fn carry_out(&mut self, now: Now) {
+        while let Some(effect) = self.dispatch.machine.next_effect() {
+            match effect {
+                Effect::Declare { file, log, name } => self.disk.declare(file, log, name),
+                Effect::Device(id, op) => self.start_op(id, op, now),
+                Effect::Reply { token, reply, data } => {
+                    if ConnectionId::from_source(token.source).shard == self.dispatch.here {
+                        self.network.reply(token, &reply, data);
+                    } else {
+                        let frame = notes::whole_frame(token, &reply, &data);
+                        self.dispatch.reply_elsewhere(token, frame);
+                    }
+                }
+                Effect::Note(note) => self.note(note, now),
+            }
+        }
+        self.send_jobs();
+        self.take_done(now);
+    }
+
+    fn start_op(&mut self, id: OpId, op: Op, now: Now) {
+        if op.on_ring() {
+            self.disk.submit(&mut self.ring, id, op, now.mono_ns);
+            return;
+        }
+        let checkpoint = (self.dispatch.here, self.checkpoint_slot);
+        match self.disk.hand_over(op, checkpoint) {
+            Ok((job, after)) => {
+                self.after.extend(after.map(|after| (id, after)));
+                self.jobs.push_back((id, job));
+            }
+            Err(error) => self.disk.refuse(id, error),
+        }
+    }
+
+    fn send_jobs(&mut self) {
+        while let Some((id, job)) = self.jobs.pop_front() {
+            if let Err(job) = self.housekeeper.send(id, job) {
+                self.jobs.push_front((id, *job));
+                return;
+            }
+        }
+    }
+
+    /// Whether there is nothing left to do before the thread ends.
+    fn is_over(&mut self) -> bool {
+        let now_ns = clock::mono_ns();
+        if let Phase::Drained { since_ns } = self.phase {
+            let late = now_ns > since_ns + LAST_REPLIES_MAX_NS;
+            let sent = self.network.unsent_bytes() == 0 && !self.dispatch.mesh.is_waiting();
+            if sent || late {
+                self.phase = Phase::Closing { since_ns: now_ns };
+                self.network.close_all(&mut self.dispatch);
+                self.network.flush(&mut self.ring, now_ns);
+            }
+        }
+        match self.phase {
+            Phase::Closing { since_ns } => {
+                self.network.connections() == 0 || now_ns > since_ns + LAST_CLOSING_MAX_NS
+            }
+            _ => false,
+        }
+    }
+
+    /// Submits what the turn has made, and sleeps until something happens, if nothing has.
+    fn rest(&mut self, now: Now) -> std::io::Result<()> {
+        let turn_ns = clock::mono_ns().saturating_sub(now.mono_ns);
+        self.metrics.turns.add(1);
+        self.metrics.turn.observe(turn_ns);
+        if turn_ns > SLOW_TURN_NS {
+            self.metrics.slow_turns.add(1);
+        }
+        let wait = self.wait(now);
+        if wait == Wait::No {
+            self.pulse.awake();
+            return self.ring.enter(Wait::No);
+        }
+        let wake = Arc::clone(self.inbox.wake());
+        wake.announce_sleep();
+        let nothing =
+            self.inbox.is_empty() && self.dispatch.mesh.is_empty() && self.housekeeper.is_empty();
+        let result = if nothing {
+            self.metrics.parks.add(1);
+            self.pulse.asleep();
+            self.ring.enter(wait)
+        } else {
+            self.ring.enter(Wait::No)
+        };
+        wake.awake();
+        self.pulse.awake();
+        result
+    }
+
+    /// How long nothing has to be done unless something happens.
+    fn wait(&self, now: Now) -> Wait {
+        if self.idle == Idle::BusyPoll || self.again || self.network.is_busy() {
+            return Wait::No;
+        }
+        let deadlines = [
+            self.dispatch.machine.next_deadline_ns(),
+            self.network.next_deadline_ns(),
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
+        let until = deadline.map(|at| Duration::from_nanos(at.saturating_sub(now.mono_ns)));
+        let blocked = !self.jobs.is_empty()
+            || !self.reports.is_empty()
+            || self.dispatch.mesh.is_waiting()
+            || self.phase != Phase::Serving;
+        match (until, blocked) {
+            (Some(Duration::ZERO), _) => Wait::No,
+            (Some(time), false) => Wait::AtMost(time),
+            (Some(time), true) => Wait::AtMost(time.min(RETRY_AFTER)),
+            (None, true) => Wait::AtMost(RETRY_AFTER),
+            (None, false) => Wait::Forever,
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! A shard's side of the network: accepting, receiving, cutting into requests, sending replies; all
+//! on the shard's ring, with bounded memory for every client.
+//!
+//! A shard accepts on its own port. On the shared port, shard 0 accepts for all and deals the
+//! connections out in turn: an accept on every shard would wake one shard for each connection too,
+//! but always the one that waited first, so that most connections would land there.
+
+mod connection;
+mod frames;
+mod id;
+mod listeners;
+mod outbox;
+mod refusal;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway_engine::buffer::Slice;
+use ringway_wire::limits::FRAME_BYTES_MAX;
+use ringway_wire::request::{Reply, Request, RequestKind};
+use ringway_wire::{ErrorCode, Fault, ShardId};
+
+use crate::metrics::ShardMetrics;
+use crate::shard::ring::{Completion, Memory, Owner, Ring, Role};
+use connection::{Connection, Phase, Receiving};
+pub(crate) use id::{ConnectionId, SHARDS_MAX};
+use listeners::Listeners;
+pub(crate) use listeners::{Port, listeners};
+pub(crate) use refusal::refused;
+use ringway_engine::shard::Token;
+
+/// Bytes of a decoder above which a connection counts as one with a large frame on its way.
+const LARGE_BYTES: usize = 64 << 10;
+
+/// What clients may ask of a shard's memory and patience.
+#[derive(Clone, Debug)]
+pub struct NetworkLimits {
+    /// Connections of the shard.
+    pub connections_max: usize,
+    /// Largest frame, in bytes.
+    pub frame_bytes_max: usize,
+    /// Bytes of frames on their way in, over all connections; beyond, one connection with a large
+    /// frame goes on at a time.
+    pub receive_bytes_max: usize,
+    /// Bytes of replies of one connection beyond which no more requests of it are read.
+    pub unsent_bytes_pause: usize,
+    /// Bytes of replies of one connection beyond which fetches are answered with `overloaded`.
+    pub unsent_bytes_max: usize,
+    /// Requests of one connection that may be open.
+    pub unanswered_max: u32,
+    /// Time for hello.
+    pub hello_max: Duration,
+    /// Time without a byte in the middle of a frame.
+    pub frame_pause_max: Duration,
+    /// Time for one send, and for unacknowledged bytes (TCP_USER_TIMEOUT).
+    pub send_max: Duration,
+    /// Time for the last reply of a connection that is refused.
+    pub refusing_max: Duration,
+    /// Time for which a refused client may go on sending.
+    pub lingering_max: Duration,
+}
+
+impl Default for NetworkLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            frame_bytes_max: FRAME_BYTES_MAX,
+            receive_bytes_max: 256 << 20,
+            unsent_bytes_pause: 16 << 20,
+            unsent_bytes_max: 64 << 20,
+            unanswered_max: 65_536,
+            hello_max: Duration::from_secs(10),
+            frame_pause_max: Duration::from_secs(30),
+            send_max: Duration::from_secs(60),
+            refusing_max: Duration::from_secs(10),
+            lingering_max: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How a request will be answered.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// With this.
+    Now(Reply),
+    /// Later, by [`Network::reply`] or [`Network::reply_frame`].
+    Later,
+    /// Never: the client doesn't want an answer.
+    Never,
+}
+
+/// Whoever answers requests.
+pub(crate) trait Requests {
+    /// Takes a request whose last byte came at `received_ns`.
+    fn request(&mut self, token: Token, received_ns: u64, request: Request, data: &[u8])
+    -> Verdict;
+
+    /// Whether no more requests should come for now.
+    fn is_congested(&self) -> bool;
+
+    /// Nobody waits for the replies to a connection any more.
+    fn gone(&mut self, source: u64);
+
+    /// A connection came in on the shared port: here it is back, if it is this shard's turn.
+    fn deal(&mut self, socket: OwnedFd) -> Option<OwnedFd>;
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Box<Connection>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Network {
+    shard: ShardId,
+    limits: NetworkLimits,
+    metrics: Arc<ShardMetrics>,
+    listeners: Listeners,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    open: usize,
+    /// Connections to be looked at this turn: something to send, or something may go on.
+    listed: Vec<ConnectionId>,
+    /// Connections that stopped because the answering side was congested.
+    congested: Vec<ConnectionId>,
+    receive_bytes: usize,
+    unsent_bytes: usize,
+    /// Waiting for receive memory, in their order.
+    starved: VecDeque<ConnectionId>,
+    /// The one that goes on although memory is short, and since when.
+    elected: Option<(ConnectionId, u64)>,
+    next_sweep_ns: Option<u64>,
+    /// No more requests are taken.
+    draining: bool,
+}
+
+impl Network {
+    /// A network without connections.
+    pub(crate) fn new(
+        shard: ShardId,
+        limits: NetworkLimits,
+        listeners: Listeners,
+        metrics: Arc<ShardMetrics>,
+    ) -> Self {
+        Self {
+            shard,
+            limits,
+            metrics,
+            listeners,
+            slots: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            listed: Vec::new(),
+            congested: Vec::new(),
+            receive_bytes: 0,
+            unsent_bytes: 0,
+            starved: VecDeque::new(),
+            elected: None,
+            next_sweep_ns: None,
+            draining: false,
+        }
+    }
+
+    /// Starts to accept.
+    pub(crate) fn listen(&mut self, ring: &mut Ring) {
+        self.listeners.accept(ring);
+    }
+
+    /// Takes a completion of accepting, receiving or sending.
+    pub(crate) fn complete(
+        &mut self,
+        ring: &mut Ring,
+        completion: Completion,
+        requests: &mut impl Requests,
+        now_ns: u64,
+    ) {
+        match completion.owner.role {
+            Role::Accept => {
+                let socket = self.listeners.accepted(completion, requests, now_ns);
+                if let Some(socket) = socket {
+                    self.adopt(socket, now_ns);
+                }
+            }
+            Role::Receive => self.received(ring, completion, requests, now_ns),
+            _ => self.sent(completion, requests),
+        }
+    }
+
+    /// Takes a connection.
+    pub(crate) fn adopt(&mut self, socket: OwnedFd, now_ns: u64) {
+        if self.open >= self.limits.connections_max.min(id::SLOTS_MAX) || self.draining {
+            self.metrics.connections_refused.add(1);
+            return;
+        }
+        if let Err(error) = crate::sys::prepare_connection(socket.as_fd(), self.limits.send_max) {
+            tracing::debug!(%error, "a new connection is gone already");
+            return;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let place = &mut self.slots[slot as usize];
+        let id = ConnectionId {
+            shard: self.shard,
+            slot,
+            generation: place.generation,
+        };
+        let frame_bytes_max = self.limits.frame_bytes_max;
+        let connection = Connection::new(id, socket, frame_bytes_max, now_ns);
+        place.connection = Some(Box::new(connection));
+        self.open += 1;
+        self.metrics.connections_accepted.add(1);
+        self.metrics.connections.set(self.open as u64);
+        self.watch(id);
+        self.list(id);
+    }
+
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        slot.connection
+            .as_deref_mut()
+            .filter(|connection| connection.id == id)
+    }
+
+    /// Puts a connection on this turn's list.
+    fn list(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connection(id)
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.listed.push(id);
+        }
+    }
+
+    /// Sees to it that the connection's deadline is noticed.
+    fn watch(&mut self, id: ConnectionId) {
+        let limits = self.limits.clone();
+        let deadline = self
+            .connection(id)
+            .and_then(|connection| connection.deadline(&limits));
+        if let Some((at, _)) = deadline {
+            self.next_sweep_ns = Some(self.next_sweep_ns.map_or(at, |next| next.min(at)));
+        }
+    }
+
+    fn received(
+        &mut self,
+        ring: &mut Ring,
+        mut completion: Completion,
+        requests: &mut impl Requests,
+        now_ns: u64,
+    ) {
+        let id = ConnectionId::from_source(completion.owner.id);
+        let buffer = completion.received.take();
+        let connection = self
+            .connection(id)
+            .expect("a connection outlives its operations");
+        if !completion.more {
+            connection.receiving = Receiving::Off;
+        }
+        if let Some(buffer) = buffer {
+            let bytes = ring.received(&buffer);
+            if connection.takes_replies() {
+                connection.decoder.push(bytes);
+                connection.last_byte_ns = now_ns;
+            }
+            self.metrics.received_bytes.add(bytes.len() as u64);
+            ring.give_back(buffer);
+        }
+        match completion.result {
+            Ok(0) => return self.close(id, requests),
+            Ok(_) => self.take_frames(id, requests, now_ns),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
+                _ => return self.close(id, requests),
+            },
+        }
+        self.count_receive_bytes(id, now_ns);
+        self.stop_or_go_on(ring, id);
+    }
+
+    /// Takes every whole frame that the connection may have handled now.
+    fn take_frames(&mut self, id: ConnectionId, requests: &mut impl Requests, now_ns: u64) {
+        loop {
+            let draining = self.draining;
+            let Self {
+                slots,
+                limits,
+                metrics,
+                congested,
+                ..
+            } = self;
+            let connection = slots[id.slot as usize].connection.as_deref_mut();
+            let connection = connection.expect("frames are taken from open connections");
+            connection.held_back = !connection.takes_requests(limits) || requests.is_congested();
+            if draining || connection.congested || !connection.takes_requests(limits) {
+                return;
+            }
+            if requests.is_congested() {
+                connection.congested = true;
+                congested.push(id);
+                return;
+            }
+            let before = connection.outbox.bytes();
+            let taken = frames::take(connection, requests, metrics, now_ns);
+            self.unsent_bytes += connection.outbox.bytes() - before;
+            match taken {
+                frames::Taken::Nothing => return,
+                frames::Taken::Request => {}
+                frames::Taken::Refused => {
+                    metrics.connections_faulted.add(1);
+                    requests.gone(id.source());
+                }
+            }
+            self.list(id);
+        }
+    }
+
+    /// Keeps account of the shard's receive memory, and makes a connection wait that takes too
+    /// much of it.
+    fn count_receive_bytes(&mut self, id: ConnectionId, now_ns: u64) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        let bytes = connection.decoder.capacity();
+        let (held, before) = (connection.decoder.held(), connection.counted_bytes);
+        connection.counted_bytes = bytes;
+        self.receive_bytes = self.receive_bytes + bytes - before;
+        let is_elected = self.elected.is_some_and(|(elected, _)| elected == id);
+        if held <= LARGE_BYTES {
+            if is_elected {
+                self.elected = None;
+            }
+        } else if self.receive_bytes > self.limits.receive_bytes_max && !is_elected {
+            if self.elected.is_none() {
+                self.elected = Some((id, now_ns));
+                let end = now_ns + self.limits.send_max.as_nanos() as u64;
+                self.next_sweep_ns = Some(self.next_sweep_ns.map_or(end, |next| next.min(end)));
+            } else if let Some(connection) = self.connection(id) {
+                connection.starved = true;
+                self.starved.push_back(id);
+            }
+        }
+    }
+
+    /// Makes the ring receive for a connection exactly as long as it may.
+    fn stop_or_go_on(&mut self, ring: &mut Ring, id: ConnectionId) {
+        let (limits, draining) = (self.limits.clone(), self.draining);
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        let may = connection.receives(&limits) && !draining;
+        match connection.receiving {
+            Receiving::On(key) if !may => {
+                ring.cancel(key);
+                connection.receiving = Receiving::Stopping;
+            }
+            Receiving::Off if may => {
+                let owner = Owner {
+                    role: Role::Receive,
+                    id: id.source(),
+                };
+                let key = ring.receive(owner, connection.socket.as_raw_fd());
+                connection.receiving = Receiving::On(key);
+            }
+            _ => {}
+        }
+        if connection.decoder.held() > 0 {
+            self.watch(id);
+        }
+    }
+
+    /// Answers a request of one of this shard's connections.
+    pub(crate) fn reply(&mut self, token: Token, reply: &Reply, data: Vec<Slice>) {
+        let bytes: usize = data.iter().map(|slice| slice.len()).sum();
+        if bytes > 0 && self.is_full(token, bytes) {
+            return self.overloaded(token);
+        }
+        let frame = reply.to_frame(token.correlation, bytes);
+        self.push_reply(token, frame, data);
+    }
+
+    /// Answers with a frame that another shard made.
+    pub(crate) fn reply_frame(&mut self, token: Token, frame: Vec<u8>) {
+        if frame.len() > LARGE_BYTES && self.is_full(token, frame.len()) {
+            return self.overloaded(token);
+        }
+        self.push_reply(token, frame, Vec::new());
+    }
+
+    /// Whether so many more bytes are too many for the reply's connection.
+    fn is_full(&mut self, token: Token, bytes: usize) -> bool {
+        let most = self.limits.unsent_bytes_max;
+        let connection = self.connection(ConnectionId::from_source(token.source));
+        connection.is_some_and(|connection| {
+            let waiting = connection.outbox.bytes();
+            waiting > 0 && waiting + bytes > most
+        })
+    }
+
+    /// Only fetches have large replies, and they can be repeated.
+    fn overloaded(&mut self, token: Token) {
+        self.metrics.requests_overloaded.add(1);
+        let text =
+            "more replies wait on this connection than it reads: read them, then fetch again";
+        let fault = Fault::new(ErrorCode::Overloaded, text);
+        let reply = refused(RequestKind::Fetch, fault);
+        self.push_reply(token, reply.to_frame(token.correlation, 0), Vec::new());
+    }
+
+    fn push_reply(&mut self, token: Token, frame: Vec<u8>, data: Vec<Slice>) {
+        let id = ConnectionId::from_source(token.source);
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        if !connection.takes_replies() {
+            return;
+        }
+        connection.unanswered = connection.unanswered.saturating_sub(1);
+        let before = connection.outbox.bytes();
+        connection.outbox.push(frame, data);
+        let added = connection.outbox.bytes() - before;
+        self.unsent_bytes += added;
+        self.list(id);
+    }
+
+    fn sent(&mut self, completion: Completion, requests: &mut impl Requests) {
+        let id = ConnectionId::from_source(completion.owner.id);
+        let Memory::Message(message) = completion.memory else {
+            unreachable!("a send has its message back when it ends");
+        };
+        let bytes = *completion.result.as_ref().unwrap_or(&0) as usize;
+        let connection = self
+            .connection(id)
+            .expect("a connection outlives its operations");
+        connection.outbox.sent(message, bytes);
+        self.unsent_bytes -= bytes;
+        self.metrics.sent_bytes.add(bytes as u64);
+        match completion.result {
+            Err(error) if error.raw_os_error() != Some(libc::EINTR) => self.close(id, requests),
+            _ => self.list(id),
+        }
+    }
+
+    /// Before the engine's turn: goes on with requests that had to wait, and closes connections
+    /// whose time is over.
+    pub(crate) fn resume(&mut self, ring: &mut Ring, requests: &mut impl Requests, now_ns: u64) {
+        self.listeners.retry(ring, now_ns);
+        if self.next_sweep_ns.is_some_and(|at| at <= now_ns) {
+            self.sweep(requests, now_ns);
+        }
+        self.feed_starved();
+        if !self.congested.is_empty() && !requests.is_congested() {
+            for id in std::mem::take(&mut self.congested) {
+                if let Some(connection) = self.connection(id) {
+                    connection.congested = false;
+                    self.list(id);
+                }
+            }
+        }
+        for index in 0..self.listed.len() {
+            let id = self.listed[index];
+            let held_back = self
+                .connection(id)
+                .is_some_and(|connection| connection.held_back);
+            if held_back {
+                self.take_frames(id, requests, now_ns);
+                self.count_receive_bytes(id, now_ns);
+            }
+        }
+    }
+
+    /// The end of a turn: sends what is to be sent.
+    pub(crate) fn flush(&mut self, ring: &mut Ring, now_ns: u64) {
+        for id in std::mem::take(&mut self.listed) {
+            self.attend(ring, id, now_ns);
+        }
+        self.metrics.send_bytes.set(self.unsent_bytes as u64);
+    }
+
+    fn attend(&mut self, ring: &mut Ring, id: ConnectionId, now_ns: u64) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        connection.listed = false;
+        if connection.phase != Phase::Closing
+            && let Some(message) = connection.outbox.next_message()
+        {
+            let owner = Owner {
+                role: Role::Send,
+                id: id.source(),
+            };
+            ring.send(owner, connection.socket.as_raw_fd(), message);
+            connection.send_started_ns = now_ns;
+        }
+        if matches!(connection.phase, Phase::Refusing { .. }) && connection.outbox.bytes() == 0 {
+            connection.phase = Phase::Lingering { since_ns: now_ns };
+            crate::sys::shut_down(connection.socket.as_fd(), true);
+        }
+        if connection.phase == Phase::Closing && connection.is_quiet() {
+            return self.free(id);
+        }
+        self.watch(id);
+        self.stop_or_go_on(ring, id);
+        let limits = &self.limits;
+        let connection = self.slots[id.slot as usize].connection.as_deref();
+        if connection.is_some_and(|connection| {
+            connection.held_back && !connection.congested && connection.takes_requests(limits)
+        }) {
+            self.list(id);
+        }
+    }
+
+    /// Lets connections that wait for receive memory go on, as far as there is some.
+    fn feed_starved(&mut self) {
+        while !self.starved.is_empty()
+            && (self.receive_bytes <= self.limits.receive_bytes_max || self.elected.is_none())
+        {
+            let id = self.starved.pop_front().expect("somebody waits");
+            let Some(connection) = self.connection(id) else {
+                continue;
+            };
+            connection.starved = false;
+            self.list(id);
+            if self.receive_bytes > self.limits.receive_bytes_max {
+                return;
+            }
+        }
+    }
+
+    /// Closes connections whose time is over, and finds the next such time.
+    fn sweep(&mut self, requests: &mut impl Requests, now_ns: u64) {
+        let mut next: Option<u64> = None;
+        let mut over = Vec::new();
+        for connection in self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.connection.as_deref())
+        {
+            match connection.deadline(&self.limits) {
+                Some((at, reason)) if at <= now_ns => over.push((connection.id, reason)),
+                Some((at, _)) => next = Some(next.map_or(at, |next| next.min(at))),
+                None => {}
+            }
+        }
+        if let Some((id, since_ns)) = self.elected {
+            let end = since_ns + self.limits.send_max.as_nanos() as u64;
+            match end <= now_ns {
+                true => over.push((id, "its frame took too long while memory was short")),
+                false => next = Some(next.map_or(end, |next| next.min(end))),
+            }
+        }
+        self.next_sweep_ns = next;
+        for (id, reason) in over {
+            tracing::debug!(connection = id.source(), reason, "closing a connection");
+            self.metrics.connections_faulted.add(1);
+            self.close(id, requests);
+        }
+    }
+
+    /// When [`Network::resume`] has something to do by itself.
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        [self.next_sweep_ns, self.listeners.next_retry_ns()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether the next turn has something to do at once.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.listed.is_empty()
+    }
+
+    /// Closes both sides; the slot is free when the ring's operations have ended.
+    fn close(&mut self, id: ConnectionId, requests: &mut impl Requests) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        if connection.phase == Phase::Closing {
+            self.list(id);
+            return;
+        }
+        let told = !connection.takes_replies();
+        connection.phase = Phase::Closing;
+        let before = connection.outbox.bytes();
+        connection.outbox.clear();
+        let cleared = before - connection.outbox.bytes();
+        crate::sys::shut_down(connection.socket.as_fd(), false);
+        self.unsent_bytes -= cleared;
+        if self.elected.is_some_and(|(elected, _)| elected == id) {
+            self.elected = None;
+        }
+        if !told {
+            requests.gone(id.source());
+        }
+        self.list(id);
+    }
+
+    fn free(&mut self, id: ConnectionId) {
+        let slot = &mut self.slots[id.slot as usize];
+        let Some(connection) = slot.connection.take() else {
+            return;
+        };
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        self.receive_bytes -= connection.counted_bytes;
+        self.unsent_bytes -= connection.outbox.bytes();
+        self.open -= 1;
+        self.metrics.connections.set(self.open as u64);
+    }
+
+    /// Stops to accept and to take requests; replies still go out.
+    pub(crate) fn drain(&mut self, ring: &mut Ring) {
+        self.draining = true;
+        self.listeners.stop(ring);
+        let ids: Vec<ConnectionId> = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some(slot.connection.as_deref()?.id))
+            .collect();
+        for id in ids {
+            self.stop_or_go_on(ring, id);
+        }
+    }
+
+    /// Bytes of replies that are not sent.
+    pub(crate) const fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// Connections that are open or closing.
+    pub(crate) const fn connections(&self) -> usize {
+        self.open
+    }
+
+    /// Closes every connection.
+    pub(crate) fn close_all(&mut self, requests: &mut impl Requests) {
+        let ids: Vec<ConnectionId> = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some(slot.connection.as_deref()?.id))
+            .collect();
+        for id in ids {
+            self.close(id, requests);
+        }
+    }
+}
