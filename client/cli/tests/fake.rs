@@ -258,7 +258,7 @@ fn reading_starts_and_ends_where_it_is_told_to() {
     let (broker, ringway) = start();
     broker.create_topic("t", 1);
     ringway
-        .feed("produce t --batch-records 2", &lines(10))
+        .feed("produce t --batch-records 1", &lines(10))
         .done();
     let read = |line: &str| {
         let run = ringway.run(&format!("consume t {line}")).done();
