@@ -355,6 +355,23 @@ fn a_side_file_of_another_segment_is_not_used() {
 }
 
 #[test]
+fn a_side_file_that_says_more_than_its_segment_holds_is_not_used() {
+    let mut log = four(true);
+    let batch = log.batches[16].clone();
+    let (third, fourth) = (batch.segment, log.state.base);
+    let file = log.disk.segments.get_mut(&SegmentName::Base(third));
+    file.unwrap().truncate(batch.position as usize);
+    let recovered = log.recover(None);
+    log.assert_recovered(&recovered, 16);
+    let unproven = Damage::Unproven {
+        from: recovered.next_offset,
+        first: fourth,
+    };
+    assert_eq!(recovered.damage, [unproven]);
+    assert_eq!(recovered.orphans, [fourth]);
+}
+
+#[test]
 fn a_lost_segment_behind_the_checkpoint_is_damage() {
     let mut log = four(true);
     let checkpoint = log.checkpoint();
