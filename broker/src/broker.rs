@@ -1,24 +1,27 @@
 //! A broker inside a process: started whole or not at all, stopped in order.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 
-use ringway_tuning::SyncScope;
+use ringway_tuning::Finding;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::config::{Config, ConfigError};
 use crate::controller::admin::{About, Admin, Health, QUERIES_MAX};
-use crate::controller::{
-    self, DiskFiles, OpenError, RunError, SINGLE_NODE, Setup, SingleNode, Store,
-};
+use crate::controller::{self, DiskFiles, OpenError, SINGLE_NODE, Setup, SingleNode, Store};
+use crate::data_dir::DataDirError;
+use crate::launch;
 use crate::listen::{self, ListenError, Listeners};
 use crate::metrics::ShardMetrics;
-use crate::shard_proxy::{Launch, ShardSetup, to_controller, to_shard};
+use crate::shard_proxy::{Launch, Launched, ShardEnds, to_controller, to_shard};
 use crate::wake::Wake;
+
+pub use crate::controller::RunError;
 
 /// Where a broker that serves can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,6 +63,15 @@ pub enum StartError {
     /// A port can't be had.
     #[error("{0}")]
     Listen(#[from] ListenError),
+    /// The machine lacks something, by the pre-flight.
+    #[error("{}", findings(.0))]
+    Preflight(Vec<Finding>),
+    /// The data directory can't be used.
+    #[error("{0}")]
+    DataDir(#[from] DataDirError),
+    /// A shard or the housekeeper can't start.
+    #[error("{0}")]
+    Shards(Box<dyn Error + Send + Sync>),
     /// The metadata can't be read.
     #[error("{0}")]
     Metadata(String),
@@ -76,6 +88,28 @@ pub enum StartError {
     Run(#[from] RunError),
 }
 
+fn findings(fatal: &[Finding]) -> String {
+    let lines: Vec<_> = fatal.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+impl StartError {
+    /// The exit status of a process that can't start for this reason: 2 for its configuration, 3
+    /// for what the machine lacks, 1 for the rest.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Listen(_)
+            | Self::Preflight(_)
+            | Self::DataDir(_)
+            | Self::Shards(_)
+            | Self::System { .. } => 3,
+            Self::Metadata(_) | Self::Run(_) => 1,
+        }
+    }
+}
+
 fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::System { doing, source }
 }
@@ -84,10 +118,26 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 pub struct Ground {
     /// Directory of the metadata log; its parent is there.
     pub metadata: PathBuf,
-    /// What one sync makes durable.
-    pub sync_scope: SyncScope,
     /// Starts the shards.
     pub launch: Launch,
+}
+
+/// Brokers, to be started.
+#[derive(Debug)]
+pub struct Broker;
+
+impl Broker {
+    /// Starts a broker in this process, and comes back when every partition is open. The process's
+    /// limits of descriptors and locked memory are raised as far as they go.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is wrong and what to do; nothing is left running then.
+    pub fn start(config: Config) -> Result<RunningBroker, StartError> {
+        config.check()?;
+        let listeners = Listeners::bind(&config)?;
+        let ground = launch::ground(&config)?;
+        RunningBroker::start_on(config, listeners, ground)
+    }
 }
 
 /// A broker that serves. Dropping it stops it and waits.
@@ -139,14 +189,15 @@ impl RunningBroker {
         )
     }
 
-    /// Starts on given ground, and comes back when every partition is open.
+    /// Starts on given ground with a checked configuration, and comes back when every partition is open.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub fn start_on(config: Config, ground: Ground) -> Result<Self, StartError> {
-        config.check()?;
-        let config = Arc::new(config);
-        let listeners = Listeners::bind(&config)?;
+    pub fn start_on(
+        config: Config,
+        listeners: Listeners,
+        ground: Ground,
+    ) -> Result<Self, StartError> {
         let admin = listen::bind(&config.admin_listen, "the admin server")?;
         admin
             .set_nonblocking(true)
@@ -177,7 +228,8 @@ impl RunningBroker {
         };
         let setup = Setup {
             shards: shards.senders,
-            threads: shards.threads,
+            threads: shards.launched.threads,
+            after: shards.launched.after,
             from_shards: shards.reports,
             queries: asked,
             health,
@@ -246,13 +298,13 @@ fn open_metadata(ground: &Ground) -> Result<Opened, StartError> {
 
 struct Shards {
     senders: Vec<crate::shard_proxy::ShardSender>,
-    threads: Vec<JoinHandle<()>>,
+    launched: Launched,
     reports: mpsc::Receiver<crate::shard_proxy::ToController>,
 }
 
 impl Shards {
     fn launch(
-        config: &Arc<Config>,
+        config: &Config,
         listeners: &Listeners,
         metrics: &[Arc<ShardMetrics>],
         ground: Ground,
@@ -260,16 +312,14 @@ impl Shards {
         let (controller, reports) = to_controller();
         let addresses = listeners.addresses(config);
         let mut senders = Vec::new();
-        let mut setups = Vec::new();
+        let mut ends = Vec::new();
         for (shard, metrics) in (0..config.shards).zip(metrics) {
             let copied = system("copying a port's descriptor");
             let wake = Wake::new().map_err(system("making an eventfd"))?;
             let (sender, inbox) = to_shard(Arc::new(wake));
             senders.push(sender);
-            setups.push(ShardSetup {
+            ends.push(ShardEnds {
                 shard: ringway_wire::ShardId(shard),
-                config: Arc::clone(config),
-                sync_scope: ground.sync_scope,
                 listener: listeners.shards[usize::from(shard)]
                     .try_clone()
                     .map_err(system("copying a port's descriptor"))?,
@@ -280,10 +330,9 @@ impl Shards {
                 metrics: Arc::clone(metrics),
             });
         }
-        let threads = (ground.launch)(setups).map_err(system("starting the shards"))?;
         Ok(Self {
             senders,
-            threads,
+            launched: (ground.launch)(ends).map_err(StartError::Shards)?,
             reports,
         })
     }

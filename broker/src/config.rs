@@ -47,6 +47,8 @@ pub struct Config {
     pub admin_listen: HostPort,
     /// Data shards, one thread each.
     pub shards: u16,
+    /// Whether each shard is bound to a core; `None` decides by the machine.
+    pub pin: Option<bool>,
     /// What a shard does when there is nothing to do.
     pub idle: Idle,
     /// A file that gets the ready line.
@@ -255,6 +257,16 @@ impl Config {
     #[must_use]
     pub const fn frame_bytes_max(&self) -> usize {
         self.batch_bytes_max as usize + FRAME_HEAD_BYTES_MAX + FRAME_HEADER_BYTES
+    }
+
+    /// Whether each shard is to be bound to a core of its own. By itself only where the machine
+    /// looks like this broker's own: brokers side by side (in tests, say) would otherwise all be
+    /// bound to the same cores.
+    #[must_use]
+    pub fn pins(&self) -> bool {
+        let cores = knobs::cores();
+        self.pin
+            .unwrap_or(cores > 2 && self.shards == knobs::default_shards(cores))
     }
 
     /// The configuration in force as a TOML file that explains itself and reads back.

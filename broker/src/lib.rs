@@ -17,9 +17,15 @@ pub mod device;
 pub mod housekeeper;
 pub mod shard;
 
-pub mod broker;
 mod controller;
+mod launch;
+
+pub mod broker;
+pub mod cli;
 pub mod logging;
+
+pub use broker::{Broker, Ready, RunError, RunningBroker, StartError};
+pub use config::Config;
 
 #[cfg(test)]
 mod testing;

@@ -1,7 +1,7 @@
 //! The bounded queues between the controller and the shards: the only way in which either reaches
 //! the other. Neither ever waits for the other; a full queue is the sender's to deal with.
 
-use std::io;
+use std::error::Error;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -9,12 +9,10 @@ use std::thread::JoinHandle;
 
 use ringway_engine::meta::{Addresses, Delta, Image};
 use ringway_engine::shard::Token;
-use ringway_tuning::SyncScope;
 use ringway_wire::request::{Reply, Request};
 use ringway_wire::{Offset, ShardId, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::Config;
 use crate::metrics::ShardMetrics;
 use crate::wake::Wake;
 
@@ -131,16 +129,12 @@ impl ScrapeReply {
     }
 }
 
-/// Everything that a shard is given at its start, besides the data directory. Its image comes as
-/// the first message.
+/// A shard's ends of everything that it shares with the rest of the process, besides what is on
+/// disk. Its image comes as the first message.
 #[derive(Debug)]
-pub struct ShardSetup {
+pub struct ShardEnds {
     /// Which shard it is.
     pub shard: ShardId,
-    /// The process's configuration.
-    pub config: Arc<Config>,
-    /// What one sync makes durable, as decided by the configuration or the pre-flight.
-    pub sync_scope: SyncScope,
     /// Its own port.
     pub listener: TcpListener,
     /// The port of all shards; each has this descriptor of the one socket.
@@ -155,9 +149,18 @@ pub struct ShardSetup {
     pub metrics: Arc<ShardMetrics>,
 }
 
-/// Starts one thread for each shard, all at once because they have to know each other. An error is
-/// one of the start: no thread is left then.
-pub type Launch = Box<dyn FnOnce(Vec<ShardSetup>) -> io::Result<Vec<JoinHandle<()>>> + Send>;
+/// Shards that run.
+pub struct Launched {
+    /// Their threads, by shard id.
+    pub threads: Vec<JoinHandle<()>>,
+    /// What remains to be done once all of them have ended.
+    pub after: Box<dyn FnOnce() + Send>,
+}
+
+/// Starts a thread for each shard, all at once because they have to know each other. After an
+/// error those that were started end, because their inboxes do.
+pub type Launch =
+    Box<dyn FnOnce(Vec<ShardEnds>) -> Result<Launched, Box<dyn Error + Send + Sync>> + Send>;
 
 /// Makes the queue from the controller to one shard, whose bell is `wake`.
 #[must_use]

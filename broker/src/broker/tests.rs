@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringway_engine::meta::Image;
@@ -31,7 +31,7 @@ struct Desk {
 type Desks = Arc<[Desk]>;
 
 /// A shard without data.
-fn shard(mut setup: ShardSetup, desks: Desks, silent: bool) {
+fn shard(mut setup: ShardEnds, desks: Desks, silent: bool) {
     let shard = setup.shard;
     let desk = &desks[usize::from(shard.0)];
     loop {
@@ -102,6 +102,8 @@ fn scraped(shard: ShardId, desk: &Desk) -> ShardStatus {
 struct Test {
     directory: PathBuf,
     desks: Desks,
+    /// Whether everything was over at the end.
+    ended: Arc<AtomicBool>,
 }
 
 impl Test {
@@ -116,7 +118,12 @@ impl Test {
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir(&directory).unwrap();
         let desks = Arc::new([Desk::default(), Desk::default()]);
-        Self { directory, desks }
+        let ended = Arc::default();
+        Self {
+            directory,
+            desks,
+            ended,
+        }
     }
 
     fn start_with(
@@ -131,19 +138,23 @@ impl Test {
         ];
         let config = Config::load(None, ours.into_iter().chain(flags.iter().copied())).unwrap();
         let desks = Arc::clone(&self.desks);
-        let launch = move |setups: Vec<ShardSetup>| {
+        let ended = Arc::clone(&self.ended);
+        let launch = move |setups: Vec<ShardEnds>| {
             let start = |setup| {
                 let desks = Arc::clone(&desks);
                 std::thread::spawn(move || shard(setup, desks, silent))
             };
-            Ok(setups.into_iter().map(start).collect())
+            Ok(Launched {
+                threads: setups.into_iter().map(start).collect(),
+                after: Box::new(move || ended.store(true, Ordering::Relaxed)),
+            })
         };
         let ground = Ground {
             metadata: self.directory.join("metadata"),
-            sync_scope: SyncScope::File,
             launch: Box::new(launch),
         };
-        RunningBroker::start_on(config, ground)
+        let listeners = Listeners::bind(&config)?;
+        RunningBroker::start_on(config, listeners, ground)
     }
 
     fn start(&self) -> RunningBroker {
@@ -241,8 +252,10 @@ fn topics_live_across_restarts_and_each_start_leads_in_a_new_epoch() {
         let epoch = eventually(|| test.leader_epoch(shard, "a"));
         assert_eq!(epoch, LeaderEpoch(1));
     }
+    assert!(!test.ended.load(Ordering::Relaxed));
     broker.stop();
     broker.wait().unwrap();
+    assert!(test.ended.load(Ordering::Relaxed), "the ground is cleared");
 
     let broker = test.start();
     assert_eq!(test.leader_epoch(0, "a"), Some(LeaderEpoch(2)));

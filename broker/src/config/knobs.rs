@@ -30,7 +30,7 @@ pub struct Knob {
 const SHARDS_MAX: u16 = 1_024;
 
 /// Every knob, in the order in which they are shown.
-pub static KNOBS: [Knob; 17] = [
+pub static KNOBS: [Knob; 18] = [
     Knob {
         key: "data_dir",
         value: "DIR",
@@ -86,6 +86,16 @@ pub static KNOBS: [Knob; 17] = [
             Ok(())
         },
         get: |config| config.shards.to_string(),
+    },
+    Knob {
+        key: "pin",
+        value: "auto|on|off",
+        default: "auto",
+        help: "Whether each shard is bound to a core; auto binds when there is one shard per core but \
+               for one, on three cores or more: then the machine looks like the broker's own.",
+        change: "to on when shards is set by hand on a machine of the broker's own",
+        set: |config, text| put(&mut config.pin, one_of(text, &PINS)),
+        get: |config| name_of(config.pin, &PINS),
     },
     Knob {
         key: "idle",
@@ -234,6 +244,7 @@ pub static KNOBS: [Knob; 17] = [
 ];
 
 const IDLES: [(&str, Idle); 2] = [("park", Idle::Park), ("busy-poll", Idle::BusyPoll)];
+const PINS: [(&str, Option<bool>); 3] = [("auto", None), ("on", Some(true)), ("off", Some(false))];
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const SCOPES: [(&str, Option<SyncScope>); 3] = [
     ("auto", None),
@@ -256,6 +267,7 @@ pub(super) fn blank() -> Config {
         advertise: None,
         admin_listen: HostPort::default(),
         shards: 1,
+        pin: None,
         idle: Idle::Park,
         ready_file: None,
         log_level: tracing::Level::INFO,
@@ -272,14 +284,14 @@ pub(super) fn blank() -> Config {
 }
 
 /// Cores that this process may use.
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// One shard per core, but for one core: the controller, the housekeeper, the ring's worker
 /// threads and the network's interrupts need somewhere to run that isn't in a shard's way. With
 /// two cores that means one shard, beside which a client on the same machine has room too.
-fn default_shards(cores: usize) -> u16 {
+pub(super) fn default_shards(cores: usize) -> u16 {
     u16::try_from(cores.saturating_sub(1))
         .unwrap_or(SHARDS_MAX)
         .clamp(1, SHARDS_MAX)

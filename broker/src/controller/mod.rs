@@ -79,6 +79,8 @@ pub enum RunError {
 pub(crate) struct Setup {
     pub(crate) shards: Vec<ShardSender>,
     pub(crate) threads: Vec<JoinHandle<()>>,
+    /// Called when every shard's thread has ended.
+    pub(crate) after: Box<dyn FnOnce() + Send>,
     pub(crate) from_shards: mpsc::Receiver<ToController>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) health: watch::Sender<Health>,
@@ -95,7 +97,16 @@ pub(crate) struct Setup {
 pub(crate) async fn run(log: SingleNode, setup: Setup) -> Result<(), RunError> {
     let result = match register(&log).await {
         Ok(()) => serve(&log, setup).await,
-        Err(fault) => Err(RunError::Metadata(fault)),
+        Err(fault) => {
+            // Shards whose queues end have nothing to do, and end.
+            drop((setup.shards, setup.from_shards));
+            setup
+                .threads
+                .into_iter()
+                .for_each(|thread| drop(thread.join()));
+            (setup.after)();
+            Err(RunError::Metadata(fault))
+        }
     };
     log.close().await;
     result
@@ -172,6 +183,7 @@ struct Controller<L> {
     outbox: Outbox,
     tasks: JoinSet<Done>,
     threads: Vec<JoinHandle<()>>,
+    after: Box<dyn FnOnce() + Send>,
     /// By shard: whether it serves, and whether it has stopped.
     open: Vec<bool>,
     stopped: Vec<bool>,
@@ -202,6 +214,7 @@ impl<L: MetaLog> Controller<L> {
             outbox,
             tasks: JoinSet::new(),
             threads: std::mem::take(&mut setup.threads),
+            after: std::mem::replace(&mut setup.after, Box::new(|| ())),
             open: vec![false; shards],
             stopped: vec![false; shards],
             health: setup.health.clone(),
@@ -367,6 +380,9 @@ impl<L: MetaLog> Controller<L> {
             if self.stopped[shard] {
                 let _ = thread.join();
             }
+        }
+        if stuck.is_empty() {
+            (self.after)();
         }
         match self.stopping.and_then(|stopping| stopping.error) {
             Some(error) => Err(error),

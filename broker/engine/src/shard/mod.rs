@@ -533,9 +533,7 @@ impl Shard {
     }
 
     fn advance_drain(&mut self) {
-        // What couldn't be written when the device failed never will be.
-        let writes = !self.dirty.is_empty() && self.device_failed.is_none();
-        if !self.draining || self.drained || self.round.is_some() || writes {
+        if !self.draining || self.drained || self.round.is_some() || !self.dirty.is_empty() {
             return;
         }
         if self.checkpointing.is_idle() && self.pending.is_empty() && self.opening.is_empty() {

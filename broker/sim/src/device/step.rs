@@ -286,9 +286,7 @@ impl Disk {
 
     fn fill(&mut self, step: u8, inode: Inode, start: usize, end: usize) -> Step {
         let ordinal = self.ordinal;
-        let file = self.file(inode);
-        file.sized |= step > 0;
-        for block in &mut file.blocks[start..end] {
+        for block in &mut self.file(inode).blocks[start..end] {
             match step {
                 0 => block.write(ordinal, Data::Zeros),
                 _ => block.write_durable(ordinal, Data::Zeros),

@@ -1,0 +1,263 @@
+//! The command line of `ringway-broker`: every knob as a flag, with or without the word `start`,
+//! and the few commands beside it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::{Config, ConfigError, KNOBS};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run a broker.
+    Start(Box<Config>),
+    /// Run the demonstration.
+    Demo(DemoOptions),
+    /// Print the configuration in force.
+    ConfigPrint(Box<Config>),
+    /// Say whether the configuration is right.
+    ConfigCheck(Box<Config>),
+}
+
+/// What the demonstration is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemoOptions {
+    /// How long it publishes.
+    pub duration: Duration,
+    /// Where its data goes; `None` is a fresh directory beside the current one.
+    pub data_dir: Option<PathBuf>,
+    /// Whether the data stays when it is over. A directory that was named always stays.
+    pub keep: bool,
+    /// Whether the summary is one JSON object.
+    pub json: bool,
+}
+
+/// Why a command line is not one.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// It isn't understood, or asks for help or the version.
+    #[error("{0}")]
+    Clap(#[from] clap::Error),
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+}
+
+/// Understands a command line, the program's name first.
+///
+/// # Errors
+/// [`UsageError`]; a request for help or the version is one too, of clap's making.
+pub fn parse<I, T>(arguments: I) -> Result<Action, UsageError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let matches = command().try_get_matches_from(arguments)?;
+    match matches.subcommand() {
+        None => Ok(Action::Start(config(&matches)?)),
+        Some(("start", matches)) => Ok(Action::Start(config(matches)?)),
+        Some(("demo", matches)) => Ok(Action::Demo(DemoOptions {
+            duration: Duration::from_secs(*matches.get_one("seconds").expect("has a default")),
+            data_dir: matches.get_one::<PathBuf>("data_dir").cloned(),
+            keep: matches.get_flag("keep"),
+            json: matches.get_flag("json"),
+        })),
+        Some(("config", matches)) => match matches.subcommand() {
+            Some(("print", matches)) => Ok(Action::ConfigPrint(config(matches)?)),
+            Some(("check", matches)) => Ok(Action::ConfigCheck(config(matches)?)),
+            _ => unreachable!("clap demands one of the two"),
+        },
+        Some((other, _)) => unreachable!("clap knows no command {other}"),
+    }
+}
+
+fn config(matches: &ArgMatches) -> Result<Box<Config>, ConfigError> {
+    let file = matches.get_one::<PathBuf>("config").map(PathBuf::as_path);
+    let flag = |key| {
+        matches
+            .get_one::<String>(key)
+            .map(|value| (key, value.as_str()))
+    };
+    let flags = KNOBS.iter().filter_map(|knob| flag(knob.key));
+    Config::load(file, flags).map(Box::new)
+}
+
+/// The whole grammar, for help, completions and tests.
+#[must_use]
+pub fn command() -> Command {
+    let start = "Run a broker (also without the word)";
+    with_knobs(Command::new("ringway-broker"))
+        .about("The Ringway message broker: one io_uring-driven thread per core")
+        .after_help(
+            "Without a command it starts a broker on 127.0.0.1:7420 with its data in \
+             ./ringway-data.\nExit status: 0 stopped in order, 1 failed, 2 wrong usage or \
+             configuration, 3 the machine lacks something.",
+        )
+        .version(env!("CARGO_PKG_VERSION"))
+        .args_conflicts_with_subcommands(true)
+        .subcommand(with_knobs(Command::new("start")).about(start))
+        .subcommand(demo())
+        .subcommand(
+            Command::new("config")
+                .about("Look at the configuration")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                    with_knobs(Command::new("print"))
+                        .about("Print the configuration in force, as a file that explains itself"),
+                )
+                .subcommand(
+                    with_knobs(Command::new("check"))
+                        .about("Say whether the configuration is right; change nothing"),
+                ),
+        )
+}
+
+fn demo() -> Command {
+    Command::new("demo")
+        .about(
+            "Publish this machine's own live telemetry through a broker in this process, consume \
+             and verify it",
+        )
+        .arg(
+            Arg::new("seconds")
+                .long("seconds")
+                .value_name("N")
+                .default_value("20")
+                .value_parser(value_parser!(u64).range(1..=86_400))
+                .help("How long to publish"),
+        )
+        .arg(
+            Arg::new("data_dir")
+                .long("data-dir")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("keep")
+                .help("Where the data goes, and stays; must be empty or new"),
+        )
+        .arg(
+            Arg::new("keep")
+                .long("keep")
+                .action(ArgAction::SetTrue)
+                .help("Keep the data that would be removed at the end"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print the summary as one JSON object"),
+        )
+}
+
+fn with_knobs(command: Command) -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("TOML file with the same keys; flags override it");
+    KNOBS.iter().fold(command.arg(file), |command, knob| {
+        let default = match knob.default {
+            "" => String::new(),
+            default => format!(" [default: {default}]"),
+        };
+        command.arg(
+            Arg::new(knob.key)
+                .long(knob.key.replace('_', "-"))
+                .value_name(knob.value)
+                .help(format!("{}{default}", knob.help))
+                .long_help(format!("{} Change it {}.{default}", knob.help, knob.change)),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Action, UsageError> {
+        parse(["ringway-broker"].iter().chain(arguments))
+    }
+
+    fn started(arguments: &[&str]) -> Config {
+        match parsed(arguments).unwrap() {
+            Action::Start(config) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        parsed(arguments)
+            .expect_err("it has to be refused")
+            .to_string()
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn start_is_the_default_with_all_its_flags() {
+        assert_eq!(started(&[]), Config::default());
+        assert_eq!(started(&["start"]), Config::default());
+        let flags = [
+            "--listen",
+            "127.0.0.1:0",
+            "--shards=3",
+            "--idle",
+            "busy-poll",
+        ];
+        let config = started(&flags);
+        assert_eq!(config.shards, 3);
+        let with_word = [&["start"], &flags[..]].concat();
+        assert_eq!(started(&with_word), config);
+    }
+
+    #[test]
+    fn every_knob_is_a_flag() {
+        for knob in &KNOBS {
+            let flag = format!("--{}", knob.key.replace('_', "-"));
+            assert_eq!(started(&[&flag, knob.default]), Config::default(), "{flag}");
+        }
+    }
+
+    #[test]
+    fn slips_are_named() {
+        assert!(refused(&["--shard", "1"]).contains("--shards"));
+        assert!(refused(&["strat"]).contains("start"));
+        assert!(refused(&["--shards", "many"]).contains("shards can't be \"many\""));
+        assert!(refused(&["--config", "/nonexistent"]).contains("/nonexistent"));
+        assert!(refused(&["--listen", "0.0.0.0:7420"]).contains("advertise"));
+        assert!(refused(&["--shards", "1", "demo"]).contains("demo"));
+    }
+
+    #[test]
+    fn the_other_commands_are_understood() {
+        let demo = DemoOptions {
+            duration: Duration::from_secs(20),
+            data_dir: None,
+            keep: false,
+            json: false,
+        };
+        assert_eq!(parsed(&["demo"]).unwrap(), Action::Demo(demo.clone()));
+        let all = ["demo", "--seconds", "5", "--keep", "--json"];
+        let asked = DemoOptions {
+            duration: Duration::from_secs(5),
+            keep: true,
+            json: true,
+            ..demo
+        };
+        assert_eq!(parsed(&all).unwrap(), Action::Demo(asked));
+        assert!(refused(&["demo", "--keep", "--data-dir", "d"]).contains("--data-dir"));
+        assert!(refused(&["demo", "--seconds", "0"]).contains("seconds"));
+        let print = parsed(&["config", "print", "--shards", "2"]).unwrap();
+        assert!(matches!(print, Action::ConfigPrint(config) if config.shards == 2));
+        assert!(matches!(
+            parsed(&["config", "check"]).unwrap(),
+            Action::ConfigCheck(_)
+        ));
+    }
+}
