@@ -238,9 +238,10 @@ mod tests {
         let mut tally = Tally::new("orders", false);
         tally.sent(4, 400);
         tally.sent(6, 600);
-        tally.delivered(1, Some(40), 3);
-        tally.delivered(0, Some(7), 1);
+        tally.delivered(1, Some(45), 1);
         tally.delivered(1, Some(50), 2);
+        tally.delivered(0, Some(7), 1);
+        tally.delivered(1, Some(40), 2);
         tally
     }
 

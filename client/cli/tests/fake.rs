@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
 use fake_broker::{FakeBroker, Fate};
 use ringway_wire::ErrorCode;
@@ -290,6 +291,39 @@ fn reading_starts_and_ends_where_it_is_told_to() {
             .out
             .is_empty()
     );
+}
+
+#[test]
+fn what_comes_after_the_start_is_beyond_the_end() {
+    let (broker, ringway) = start();
+    broker.create_topic("t", 2);
+    for partition in [0, 1] {
+        let line = format!("produce t --partition {partition}");
+        ringway.feed(&line, &lines(10)).done();
+    }
+    let (asked, wait) = std::sync::mpsc::channel();
+    broker.hook(move |request| match request {
+        Request::Fetch(fetch) if fetch.partition.0 == 1 => {
+            let _ = asked.send(());
+            Fate::Late(Duration::from_millis(700))
+        }
+        _ => Fate::Answer,
+    });
+    let reader = ringway.start("consume t --until-end --format %p~%v\\n");
+    // The ends are known by now. The second partition keeps the reader waiting while both grow.
+    wait.recv().unwrap();
+    for partition in [0, 1] {
+        let line = format!("produce t --partition {partition}");
+        ringway.feed(&line, &lines(10)).done();
+    }
+    let run = finish(reader).done();
+    let of = |partition: &str| {
+        run.text()
+            .lines()
+            .filter(|line| line.starts_with(partition))
+            .count()
+    };
+    assert_eq!((of("0 "), of("1 ")), (10, 10));
 }
 
 #[test]

@@ -4,7 +4,12 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
+
+/// After so long a command is taken to hang.
+const HANGING: Duration = Duration::from_secs(120);
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -35,7 +40,10 @@ impl Run {
 impl From<Output> for Run {
     fn from(output: Output) -> Self {
         Self {
-            code: output.status.code().expect("no signal ended it"),
+            code: output
+                .status
+                .code()
+                .unwrap_or_else(|| panic!("it hung: {output:?}")),
             out: output.stdout,
             err: String::from_utf8(output.stderr).expect("messages are text"),
         }
@@ -87,9 +95,20 @@ impl Ringway {
     }
 }
 
-/// Waits for the end of a command and takes the rest of its output.
+/// Waits for the end of a command and takes the rest of its output. One that hangs is killed, so
+/// that its test fails instead of hanging too.
 pub(crate) fn finish(child: Child) -> Run {
-    child.wait_with_output().expect("it ends").into()
+    let pid = child.id();
+    let (ended, wait) = mpsc::channel::<()>();
+    let watching = thread::spawn(move || {
+        if wait.recv_timeout(HANGING) == Err(RecvTimeoutError::Timeout) {
+            kill(pid, "KILL");
+        }
+    });
+    let output = child.wait_with_output().expect("it ends");
+    drop(ended);
+    watching.join().expect("watching doesn't panic");
+    output.into()
 }
 
 /// Reads bytes from a running command until there are `wanted`.
@@ -102,8 +121,13 @@ pub(crate) fn read(child: &mut Child, wanted: usize) -> Vec<u8> {
 
 /// Sends a signal, named as `kill` names it.
 pub(crate) fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    let status = Command::new("kill").args(["-s", name, &pid]).status();
+    kill(child.id(), name);
+}
+
+fn kill(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status();
     assert!(status.expect("kill runs").success());
 }
 
