@@ -190,3 +190,136 @@ impl Outbox {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use ringway_wire::frame::FrameDecoder;
+    use ringway_wire::request::{MetadataRequest, ProduceRequest, Reply, Request};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+    use crate::error::ConnectionLost;
+
+    #[derive(Debug, Default)]
+    struct Heard {
+        written: Mutex<Vec<u64>>,
+    }
+
+    impl Respond for Heard {
+        fn replied(&self, _: Token, _: Reply, _: &[u8]) {}
+
+        fn written(&self, token: Token) {
+            self.written.lock().unwrap().push(token.number);
+        }
+
+        fn lost(&self, _: Token, _: ConnectionLost) {}
+    }
+
+    fn submission(number: u64, data_bytes: usize, answered: bool) -> Submission {
+        let mut data = BatchBytes::new();
+        data.resize(data_bytes, number as u8);
+        let request: Request = match data_bytes {
+            0 => MetadataRequest::default().into(),
+            _ => ProduceRequest::default().into(),
+        };
+        Submission {
+            request,
+            data: (data_bytes > 0).then(|| Arc::new(data)),
+            respond: Arc::new(Heard::default()),
+            token: Token { slot: 0, number },
+            deadline: Instant::now(),
+            answered,
+        }
+    }
+
+    /// A socket that takes little, and its other end.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(16 << 10).unwrap();
+        let one = socket
+            .connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (other, _) = listener.accept().await.unwrap();
+        (one, other)
+    }
+
+    #[tokio::test]
+    async fn frames_leave_whole_and_in_order_however_little_the_socket_takes() {
+        let (stream, mut other) = pair().await;
+        let mut outbox = Outbox::default();
+        for number in 0..200 {
+            let bytes = [0, 16, 4_096, 100_000][number as usize % 4];
+            outbox.push(submission(number, bytes, number % 3 != 0));
+        }
+        let mut decoder = FrameDecoder::new(1 << 20);
+        let (mut told, mut seen) = (Vec::new(), 0_u64);
+        while seen < 200 {
+            let bytes = tokio::select! {
+                ready = stream.writable(), if !outbox.is_written() => {
+                    ready.unwrap();
+                    outbox.flush(&stream, &mut told).unwrap();
+                    continue;
+                }
+                bytes = other.read(decoder.spare(7_777)) => bytes.unwrap(),
+            };
+            decoder.filled(bytes);
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                assert_eq!(u64::from(frame.header.correlation.0), seen + 1);
+                assert!(frame.data.iter().all(|&byte| byte == seen as u8));
+                assert_eq!(frame.data.len(), [0, 16, 4_096, 100_000][seen as usize % 4]);
+                seen += 1;
+            }
+        }
+        assert!(outbox.is_written());
+        let told: Vec<_> = told.iter().map(|teller| teller.token.number).collect();
+        assert_eq!(told, (0..200).step_by(3).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn an_end_tells_what_may_have_been_sent() {
+        let (stream, _other) = pair().await;
+        stream.writable().await.unwrap();
+        let mut outbox = Outbox::default();
+        outbox.push(submission(0, 16, true));
+        for number in 1..4 {
+            outbox.push(submission(number, 64 << 20, number != 3));
+        }
+        let mut told = Vec::new();
+        outbox.flush(&stream, &mut told).unwrap();
+        assert!(told.is_empty() && !outbox.is_written());
+        let mut ends: Vec<_> = outbox
+            .drain()
+            .into_iter()
+            .map(|(teller, sent)| (teller.token.number, sent))
+            .collect();
+        ends.sort_unstable();
+        assert_eq!(ends, [(0, true), (1, true), (2, false), (3, false)]);
+        assert!(outbox.is_written() && outbox.requests() == 0);
+    }
+
+    #[test]
+    fn the_first_deadline_counts() {
+        let mut outbox = Outbox::default();
+        let now = Instant::now();
+        let second = std::time::Duration::from_secs(1);
+        let at = |deadline| Submission {
+            deadline,
+            ..submission(0, 0, true)
+        };
+        assert!(outbox.push(at(now + 2 * second)));
+        assert!(
+            !outbox.push(at(now + 3 * second)),
+            "the timer is early enough"
+        );
+        assert!(outbox.push(at(now + second)));
+        outbox.take(CorrelationId(3));
+        assert!(!outbox.overdue(now + second), "that one was answered");
+        assert_eq!(outbox.armed, Some(now + 2 * second));
+        assert!(outbox.overdue(now + 2 * second));
+    }
+}
