@@ -11,10 +11,9 @@ mod pool;
 mod zeros;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -213,14 +212,10 @@ impl Housekeeper {
         let lock = data_dir.lock().try_clone_to_owned()?;
         let thread = std::thread::Builder::new()
             .name("housekeeper".to_owned())
-            .spawn(move || match prepare_thread(&config, &lock) {
-                Ok((executor, rings)) => {
+            .spawn(move || match prepare_thread(&config, lock) {
+                Ok(executor) => {
                     let _ = report.send(Ok(()));
                     run(&executor, &receiver, &layout, &config);
-                    for ring in rings {
-                        // The kernel takes its time to free a ring; the lock is let go at once.
-                        let _ = crate::sys::unregister_files(ring);
-                    }
                 }
                 Err(error) => {
                     let _ = report.send(Err(error));
@@ -299,15 +294,11 @@ impl HousekeeperProxy {
 }
 
 /// Binds the thread and makes its executor, whose rings hold the lock from then on.
-fn prepare_thread(
-    config: &HousekeeperConfig,
-    lock: &OwnedFd,
-) -> io::Result<(LocalExecutor, Vec<RawFd>)> {
+fn prepare_thread(config: &HousekeeperConfig, lock: OwnedFd) -> io::Result<LocalExecutor> {
     if !config.cpus.is_empty() {
         crate::sys::bind_to_cpus(&config.cpus)?;
     }
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = rings_of_process()?;
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name("housekeeper")
         .io_memory(IO_MEMORY_BYTES)
@@ -315,23 +306,19 @@ fn prepare_thread(
         .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
         .make()
         .map_err(io_error)?;
-    let made: Vec<RawFd> = rings_of_process()?.difference(&before).copied().collect();
-    if made.len() != EXECUTOR_RINGS {
-        let text = format!(
-            "the executor made {} rings, not {EXECUTOR_RINGS}",
-            made.len()
-        );
+    let held = hold_by_rings(lock.as_fd())?;
+    if held < EXECUTOR_RINGS {
+        let text = format!("{held} of the executor's {EXECUTOR_RINGS} rings hold the lock file");
         return Err(io::Error::other(text));
     }
-    for &ring in &made {
-        crate::sys::register_file(ring, lock.as_fd())?;
-    }
-    Ok((executor, made))
+    Ok(executor)
 }
 
-/// The descriptors of all rings of this process.
-fn rings_of_process() -> io::Result<BTreeSet<RawFd>> {
-    let mut rings = BTreeSet::new();
+/// Registers the lock with every ring of this process that has no files registered and takes them
+/// from this thread: those that this thread has just made. A shard's ring has the lock already, and
+/// takes nothing from another thread. Tells how many took it.
+fn hold_by_rings(lock: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut held = 0;
     for entry in fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
         // A descriptor that was closed since has no target any more.
@@ -340,11 +327,19 @@ fn rings_of_process() -> io::Result<BTreeSet<RawFd>> {
             .file_name()
             .to_str()
             .and_then(|name| name.parse().ok());
-        if target.as_os_str() == "anon_inode:[io_uring]" {
-            rings.extend::<Option<RawFd>>(number);
+        let Some(ring) = number.filter(|_| target.as_os_str() == "anon_inode:[io_uring]") else {
+            continue;
+        };
+        match crate::sys::register_file(ring, lock) {
+            Ok(()) => held += 1,
+            // Has files; belongs to another thread; is closed or something else by now.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EBUSY | libc::EEXIST | libc::EBADF | libc::EOPNOTSUPP) => {}
+                _ => return Err(error),
+            },
         }
     }
-    Ok(rings)
+    Ok(held)
 }
 
 /// What glommio says, with the operating system's number if there is one.

@@ -99,28 +99,17 @@ pub(crate) fn shut_down(socket: BorrowedFd<'_>, sending_only: bool) {
 pub(crate) fn register_file(ring: RawFd, file: BorrowedFd<'_>) -> io::Result<()> {
     const IORING_REGISTER_FILES: libc::c_uint = 2;
     let descriptor = file.as_raw_fd();
-    // SAFETY: the pointer is to one descriptor that outlives the call.
-    unsafe { register(ring, IORING_REGISTER_FILES, &raw const descriptor, 1) }
-}
-
-/// Takes back what [`register_file`] did.
-pub(crate) fn unregister_files(ring: RawFd) -> io::Result<()> {
-    const IORING_UNREGISTER_FILES: libc::c_uint = 3;
-    // SAFETY: this operation takes no argument.
-    unsafe { register(ring, IORING_UNREGISTER_FILES, std::ptr::null(), 0) }
-}
-
-/// # Safety
-/// `argument` points to what the operation reads, `count` of it.
-unsafe fn register(
-    ring: RawFd,
-    operation: libc::c_uint,
-    argument: *const RawFd,
-    count: libc::c_uint,
-) -> io::Result<()> {
     let number = libc::SYS_io_uring_register;
-    // SAFETY: the caller vouches for the argument.
-    match unsafe { libc::syscall(number, ring, operation, argument, count) } {
+    // SAFETY: the pointer is to one descriptor that outlives the call.
+    match unsafe {
+        libc::syscall(
+            number,
+            ring,
+            IORING_REGISTER_FILES,
+            &raw const descriptor,
+            1,
+        )
+    } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -30,6 +30,8 @@ pub(super) struct Dispatch {
     pub(super) metrics: Arc<ShardMetrics>,
     /// Connections of this shard with requests at others.
     pub(super) forwarded: HashSet<u64>,
+    /// Requests at other shards that will be answered.
+    pub(super) unanswered: usize,
     pub(super) now: Now,
 }
 
@@ -104,6 +106,7 @@ impl Dispatch {
         let verdict = answered_later(&request);
         self.metrics.requests_forwarded.add(1);
         self.forwarded.insert(token.source);
+        self.unanswered += usize::from(matches!(verdict, Verdict::Later));
         let message = Message::Request {
             token,
             received_ns,

@@ -40,6 +40,8 @@ pub(crate) enum Message {
     Connection(OwnedFd),
     /// A flush of the shared device failed.
     DeviceFailed { error: DeviceError },
+    /// The sender is being stopped: no request comes after this.
+    LastRequest,
 }
 
 impl Message {
@@ -47,7 +49,10 @@ impl Message {
         match self {
             Self::Request { data, .. } => data.len(),
             Self::Reply { frame, .. } => frame.len(),
-            Self::Gone { .. } | Self::Connection(_) | Self::DeviceFailed { .. } => 0,
+            Self::Gone { .. }
+            | Self::Connection(_)
+            | Self::DeviceFailed { .. }
+            | Self::LastRequest => 0,
         }
     }
 }
@@ -121,6 +126,11 @@ impl Mesh {
                 self.send(ShardId(to as u16), message());
             }
         }
+    }
+
+    /// Shards other than this one.
+    pub(crate) fn others(&self) -> usize {
+        self.peers.len() - 1
     }
 
     /// Passes on what was kept, as far as there is room now.

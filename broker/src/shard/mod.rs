@@ -42,7 +42,8 @@ pub use watchdog::{Pulse, Watchdog};
 const SLOW_TURN_NS: u64 = 5_000_000;
 /// How long a shard that has something for a full queue sleeps before it tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
-/// How long replies may take at the end, and closing after it.
+/// How long the last requests of other shards may take, replies at the end, and closing after it.
+const LAST_REQUESTS_MAX_NS: u64 = 2_000_000_000;
 const LAST_REPLIES_MAX_NS: u64 = 3_000_000_000;
 const LAST_CLOSING_MAX_NS: u64 = 1_000_000_000;
 
@@ -50,6 +51,10 @@ const LAST_CLOSING_MAX_NS: u64 = 1_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
+    /// No more requests are read here, but other shards may still forward some.
+    Stopping {
+        since_ns: u64,
+    },
     /// Nothing more is accepted; what was is being made durable.
     Draining,
     /// All is durable; the last replies are on their way.
@@ -85,6 +90,8 @@ struct Shard {
     completions: Vec<Completion>,
     idle: Idle,
     phase: Phase,
+    /// Other shards that have said that no more requests come from them.
+    last_requests: usize,
     all_open_told: bool,
     /// Something happened after the engine's turn.
     again: bool,
@@ -195,9 +202,10 @@ impl Shard {
             ToShard::DeviceFailed { reason } => self.device_failed(reason, now),
             ToShard::Scrape(reply) => reply.send(self.status()),
             ToShard::Stop => {
-                self.phase = Phase::Draining;
+                let since_ns = now.mono_ns;
+                self.phase = Phase::Stopping { since_ns };
                 self.network.drain(&mut self.ring);
-                self.dispatch.machine.apply(Event::Drain, now);
+                self.dispatch.mesh.broadcast(|| Message::LastRequest);
             }
         }
         Ok(())
@@ -217,10 +225,14 @@ impl Shard {
                     self.dispatch.reply_elsewhere(token, frame);
                 }
             }
-            Message::Reply { token, frame } => self.network.reply_frame(token, frame),
+            Message::Reply { token, frame } => {
+                self.dispatch.unanswered = self.dispatch.unanswered.saturating_sub(1);
+                self.network.reply_frame(token, frame);
+            }
             Message::Gone { source } => self.dispatch.machine.apply(Event::Gone { source }, now),
             Message::Connection(socket) => self.network.adopt(socket, now.mono_ns),
             Message::DeviceFailed { error } => self.device_failed(error.to_string(), now),
+            Message::LastRequest => self.last_requests += 1,
         }
     }
 
@@ -269,24 +281,36 @@ impl Shard {
         }
     }
 
-    /// Whether there is nothing left to do before the thread ends.
+    /// Whether there is nothing left to do before the thread ends. A shard that is stopped first
+    /// takes what others still forward, makes all of it durable, waits for the replies to what it
+    /// forwarded itself, sends them, and then closes its connections. Each step has its time.
     fn is_over(&mut self) -> bool {
         let now_ns = clock::mono_ns();
-        if let Phase::Drained { since_ns } = self.phase {
-            let late = now_ns > since_ns + LAST_REPLIES_MAX_NS;
-            let sent = self.network.unsent_bytes() == 0 && !self.dispatch.mesh.is_waiting();
-            if sent || late {
-                self.phase = Phase::Closing { since_ns: now_ns };
-                self.network.close_all(&mut self.dispatch);
-                self.network.flush(&mut self.ring, now_ns);
-            }
-        }
+        let late = |since_ns: u64, most_ns: u64| now_ns > since_ns + most_ns;
         match self.phase {
-            Phase::Closing { since_ns } => {
-                self.network.connections() == 0 || now_ns > since_ns + LAST_CLOSING_MAX_NS
+            Phase::Serving | Phase::Draining => {}
+            Phase::Stopping { since_ns } => {
+                let last = self.last_requests >= self.dispatch.mesh.others();
+                if last || late(since_ns, LAST_REQUESTS_MAX_NS) {
+                    self.phase = Phase::Draining;
+                    self.dispatch.machine.apply(Event::Drain, clock::now());
+                }
             }
-            _ => false,
+            Phase::Drained { since_ns } => {
+                let sent = self.network.unsent_bytes() == 0
+                    && !self.dispatch.mesh.is_waiting()
+                    && self.dispatch.unanswered == 0;
+                if sent || late(since_ns, LAST_REPLIES_MAX_NS) {
+                    self.phase = Phase::Closing { since_ns: now_ns };
+                    self.network.close_all(&mut self.dispatch);
+                    self.network.flush(&mut self.ring, now_ns);
+                }
+            }
+            Phase::Closing { since_ns } => {
+                return self.network.connections() == 0 || late(since_ns, LAST_CLOSING_MAX_NS);
+            }
         }
+        false
     }
 
     /// Submits what the turn has made, and sleeps until something happens, if nothing has.
@@ -342,3 +366,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,8 +117,13 @@ impl Shard {
         let at = &mut self.checkpointing;
         let bytes = self.counters.append_bytes - at.append_bytes;
         at.due |= bytes >= self.config.checkpoint_bytes;
-        if at.saving || self.device_failed.is_some() {
-            at.due &= self.device_failed.is_none();
+        if self.device_failed.is_some() {
+            // Nothing more becomes durable: the checkpoint before stands.
+            at.due = false;
+            at.collecting_since_ns = None;
+            return;
+        }
+        if at.saving {
             return;
         }
         if at.collecting_since_ns.is_none() {

@@ -533,7 +533,9 @@ impl Shard {
     }
 
     fn advance_drain(&mut self) {
-        if !self.draining || self.drained || self.round.is_some() || !self.dirty.is_empty() {
+        // What couldn't be written when the device failed never will be.
+        let writes = !self.dirty.is_empty() && self.device_failed.is_none();
+        if !self.draining || self.drained || self.round.is_some() || writes {
             return;
         }
         if self.checkpointing.is_idle() && self.pending.is_empty() && self.opening.is_empty() {

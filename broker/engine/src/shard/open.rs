@@ -314,14 +314,8 @@ impl Shard {
                 index: indexed(sealed.side),
             })
             .collect();
-        if let (Some(bytes), Some(&file)) = (recovered.spare_bytes, ids.get(&SegmentName::Next)) {
-            // How far it was filled isn't known: writes into it sync its metadata themselves.
-            partition.next = Next::Ready {
-                file,
-                bytes,
-                filled: 0,
-            };
-        }
+        // A `next.log` that isn't in use is left to be replaced: the process that made it may have
+        // died before its name and size were durable, and nothing may be acknowledged in it then.
         // A segment without records may be too small for the next batch, and has the name that a
         // larger one would need.
         let mut empty = None;

@@ -13,7 +13,7 @@ use crate::limits::{BLOCK_BYTES, READ_BYTES, block_ceil, block_floor};
 use crate::log::{Side, SparseIndex};
 use crate::shard::event::{Note, Token};
 use crate::shard::fetch::{FetchTask, Want, wanted};
-use crate::shard::partition::{Cursor, IndexState, Partition};
+use crate::shard::partition::{Cursor, IndexState, Partition, State};
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
 
@@ -84,12 +84,24 @@ enum Found {
 }
 
 impl Shard {
+    /// The task, unless its partition is deleted or being deleted: then it is answered.
+    fn unless_deleted(&mut self, task: FetchTask) -> Option<FetchTask> {
+        let partition = self.partitions[task.partition].as_deref();
+        if partition.is_some_and(|partition| partition.state != State::Deleting) {
+            return Some(task);
+        }
+        let fault = Fault::new(ErrorCode::UnknownTopic, "the topic was deleted");
+        self.fail_task(&task, fault, Offset(0));
+        None
+    }
+
     /// Looks up where to read for a task, or starts loading the index that knows.
-    pub(super) fn place(&mut self, mut task: FetchTask) {
-        let index = task.partition;
-        let Some(partition) = self.partitions[index].as_deref() else {
+    pub(super) fn place(&mut self, task: FetchTask) {
+        let Some(mut task) = self.unless_deleted(task) else {
             return;
         };
+        let index = task.partition;
+        let partition = self.partitions[index].as_deref().expect("it exists");
         let offset = task.expected;
         let Some(base) = partition.segment_of(offset) else {
             let message = format!("{} has no segment for offset {offset}", partition.log);
@@ -143,9 +155,10 @@ impl Shard {
         result: Result<Outcome, DeviceError>,
         _now: Now,
     ) {
-        let Some(partition) = self.partitions[index].as_deref_mut() else {
+        let Some(task) = self.unless_deleted(task) else {
             return;
         };
+        let partition = self.partitions[index].as_deref_mut().expect("it exists");
         let log = partition.log;
         let Some(sealed) = partition.sealed_at(base) else {
             return self.place(task);
@@ -210,10 +223,13 @@ impl Shard {
         self.reads.timer_set = false;
     }
 
-    fn start_read(&mut self, mut task: FetchTask) {
-        let Some(partition) = self.partitions[task.partition].as_deref() else {
+    fn start_read(&mut self, task: FetchTask) {
+        let Some(mut task) = self.unless_deleted(task) else {
             return;
         };
+        let partition = self.partitions[task.partition]
+            .as_deref()
+            .expect("it exists");
         let Some(segment) = readable(partition, task.base) else {
             // The segment is gone or was sealed under the same base meanwhile: look again.
             return self.replace(task);
@@ -257,14 +273,11 @@ impl Shard {
         now: Now,
     ) {
         self.reads.in_flight_bytes -= task.read_bytes;
-        let index = task.partition;
-        let Some(partition) = self.partitions[index].as_deref() else {
+        let Some(task) = self.unless_deleted(task) else {
             return;
         };
-        if partition.state == crate::shard::partition::State::Deleting {
-            let fault = partition.deleted_fault();
-            return self.fail_task(&task, fault, Offset(0));
-        }
+        let index = task.partition;
+        let partition = self.partitions[index].as_deref().expect("it exists");
         let slice = match result {
             Ok(Outcome::Read { buffer, bytes }) => buffer.freeze(bytes),
             Ok(_) => unreachable!("a read brings bytes"),

@@ -8,7 +8,7 @@ use ringway_wire::TopicPartition;
 
 use crate::device::SimDevice;
 use crate::device::disk::Disk;
-use crate::device::file::SimFile;
+use crate::device::file::{Place, SimFile};
 use crate::device::task::Task;
 use crate::random::Random;
 
@@ -165,13 +165,12 @@ impl Disk {
     }
 
     fn lose_names(&mut self) {
+        let before: Vec<_> = self.files.iter().map(|file| file.visible).collect();
         for index in 0..self.files.len() {
             let changed = self.files[index].visible != self.files[index].durable;
             if changed && self.random.chance(500) {
                 let file = Rc::make_mut(&mut self.files[index]);
-                // A file that got its name later wins over the one that had it.
-                let before = file.durable;
-                file.visible = before;
+                file.visible = file.durable;
             }
             if !self.files[index].sized && self.files[index].visible.is_some() {
                 let len = self.files[index].blocks.len();
@@ -181,12 +180,14 @@ impl Disk {
                 file.sized = true;
             }
         }
-        self.settle_names();
+        self.settle_names(&before);
     }
 
-    /// One file per name, and what is seen now is what is durable.
-    fn settle_names(&mut self) {
-        for index in 0..self.files.len() {
+    /// One file per name, and what is seen now is what is durable. A directory's changes become
+    /// durable in their order: where a later file has the name that an earlier one would get back,
+    /// the earlier one's change is durable, too.
+    fn settle_names(&mut self, before: &[Option<Place>]) {
+        for (index, &seen) in before.iter().enumerate() {
             let Some(place) = self.files[index].visible else {
                 continue;
             };
@@ -194,7 +195,7 @@ impl Disk {
                 .iter()
                 .any(|file| file.visible == Some(place));
             if later {
-                Rc::make_mut(&mut self.files[index]).visible = None;
+                Rc::make_mut(&mut self.files[index]).visible = seen;
             }
         }
         for file in &mut self.files {

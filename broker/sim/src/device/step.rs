@@ -286,7 +286,9 @@ impl Disk {
 
     fn fill(&mut self, step: u8, inode: Inode, start: usize, end: usize) -> Step {
         let ordinal = self.ordinal;
-        for block in &mut self.file(inode).blocks[start..end] {
+        let file = self.file(inode);
+        file.sized |= step > 0;
+        for block in &mut file.blocks[start..end] {
             match step {
                 0 => block.write(ordinal, Data::Zeros),
                 _ => block.write_durable(ordinal, Data::Zeros),

@@ -119,6 +119,9 @@ impl Node {
             _ => Acks::All,
         };
         let sent = std::rc::Rc::clone(self.world.history.sent(number));
+        self.trace.record(&[7, number as u64], || {
+            format!("producer {index} sends batch {number}, {:?}", sent.producer)
+        });
         let waiting = Waiting::Produce {
             producer: index,
             number,

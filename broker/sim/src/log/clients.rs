@@ -26,7 +26,7 @@ pub(super) struct Producer {
     pub(super) next_sequence: Sequence,
     /// Not acknowledged, in the order of their sequences.
     pub(super) window: VecDeque<Outstanding>,
-    /// Acknowledged last, newest at the back.
+    /// The last that were acknowledged, in the order of their sequences.
     pub(super) acknowledged: VecDeque<BatchNumber>,
     /// Something was refused: when nothing is in flight, all of the window is sent again.
     pub(super) resend: bool,
@@ -78,7 +78,9 @@ impl Producer {
             .position(|outstanding| outstanding.number == number);
         if let Some(at) = at {
             self.window.remove(at);
-            self.acknowledged.push_back(number);
+            // Acknowledgements may overtake each other; what the broker remembers goes by sequence.
+            let at = self.acknowledged.partition_point(|&known| known < number);
+            self.acknowledged.insert(at, number);
             if self.acknowledged.len() > IN_FLIGHT_MAX {
                 self.acknowledged.pop_front();
             }

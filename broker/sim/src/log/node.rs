@@ -124,7 +124,6 @@ pub(super) struct Node {
 pub(super) struct Opened {
     pub(super) log_end: Offset,
     pub(super) scanned_bytes: u64,
-    pub(super) cut: Option<String>,
 }
 
 impl Node {
@@ -353,7 +352,7 @@ impl Node {
                 log_start,
                 log_end,
                 scanned_bytes,
-                cut,
+                ..
             } => {
                 ensure!(
                     log_start == Offset(0),
@@ -364,7 +363,6 @@ impl Node {
                     Opened {
                         log_end,
                         scanned_bytes,
-                        cut,
                     },
                 );
             }

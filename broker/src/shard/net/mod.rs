@@ -336,15 +336,24 @@ impl Network {
             if is_elected {
                 self.elected = None;
             }
-        } else if self.receive_bytes > self.limits.receive_bytes_max && !is_elected {
-            if self.elected.is_none() {
-                self.elected = Some((id, now_ns));
-                let end = now_ns + self.limits.send_max.as_nanos() as u64;
-                self.next_sweep_ns = Some(self.next_sweep_ns.map_or(end, |next| next.min(end)));
-            } else if let Some(connection) = self.connection(id) {
-                connection.starved = true;
-                self.starved.push_back(id);
+            return;
+        }
+        if self.receive_bytes <= self.limits.receive_bytes_max || is_elected {
+            return;
+        }
+        if self.elected.is_none() {
+            self.elected = Some((id, now_ns));
+            let end = now_ns + self.limits.send_max.as_nanos() as u64;
+            self.next_sweep_ns = Some(self.next_sweep_ns.map_or(end, |next| next.min(end)));
+            // It may have been told to wait just before.
+            if let Some(connection) = self.connection(id) {
+                connection.starved = false;
             }
+        } else if let Some(connection) = self.connection(id)
+            && !connection.starved
+        {
+            connection.starved = true;
+            self.starved.push_back(id);
         }
     }
 
