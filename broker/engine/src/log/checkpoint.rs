@@ -133,10 +133,19 @@ impl Checkpoint {
     /// The slot's bytes; it may be padded with anything.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        Self::encode_entries(self.generation, self.entries.iter())
+    }
+
+    /// The bytes of a checkpoint whose entries are kept elsewhere.
+    #[must_use]
+    pub fn encode_entries<'a>(
+        generation: u64,
+        entries: impl ExactSizeIterator<Item = &'a CheckpointEntry>,
+    ) -> Vec<u8> {
         envelope::seal(MAGIC, |out| {
-            out.u64(self.generation);
-            put_varint(out, self.entries.len() as u64);
-            for entry in &self.entries {
+            out.u64(generation);
+            put_varint(out, entries.len() as u64);
+            for entry in entries {
                 entry.encode(out);
             }
         })

@@ -1,16 +1,16 @@
 //! Checkpoints: where recovery begins, so that a start doesn't depend on how long the log is.
 //!
 //! A partition's entry describes a state that is durable. A partition that is being written gives
-//! its state at the start of a round that takes all of it; the entry counts once the round is over.
+//! its state as it is, and the entry counts once everything in it is durable.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::device::{DeviceError, Op};
 use crate::log::{Checkpoint, CheckpointEntry, SparseIndex};
 use crate::shard::partition::{Partition, State};
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
-use ringway_wire::{Offset, Position};
+use ringway_wire::{Position, TopicPartition};
 
 /// How long a due checkpoint waits for the partitions that are being written, in nanoseconds.
 const COLLECT_NS_MAX: u64 = 200_000_000;
@@ -18,17 +18,20 @@ const COLLECT_NS_MAX: u64 = 200_000_000;
 /// What the next checkpoint will say and when it is due.
 #[derive(Debug, Default)]
 pub(super) struct Checkpointing {
-    /// The durable state of each partition as of the last time it was asked for.
-    entries: HashMap<usize, CheckpointEntry>,
-    /// States that become durable with the round in flight.
-    in_round: HashMap<usize, CheckpointEntry>,
+    /// A durable state of each partition that holds anything, also of those not yet recovered.
+    entries: BTreeMap<TopicPartition, CheckpointEntry>,
+    /// States that count as soon as everything in them is durable.
+    captured: HashMap<usize, CheckpointEntry>,
+    /// Partitions whose state may be another than their entry's.
+    listed: Vec<usize>,
     generation: u64,
     /// Bytes appended when the last checkpoint was begun.
     append_bytes: u64,
     /// Whether anything happened since then that it doesn't say.
     changed: bool,
     timer_set: bool,
-    collecting_since_ns: Option<u64>,
+    /// A checkpoint is being collected, until then at most.
+    collecting_until_ns: Option<u64>,
     saving: bool,
     due: bool,
 }
@@ -42,14 +45,24 @@ impl Checkpointing {
 
     /// Whether nothing is under way or due.
     pub(super) const fn is_idle(&self) -> bool {
-        !self.saving && !self.due && self.collecting_since_ns.is_none()
+        !self.saving && !self.due && self.collecting_until_ns.is_none()
+    }
+
+    /// What an earlier run said of a partition stays true until there is something newer.
+    pub(super) fn inherit(&mut self, entry: CheckpointEntry) {
+        self.entries.insert(entry.log, entry);
     }
 
     /// A partition is no more.
-    pub(super) fn forget(&mut self, index: usize) {
-        self.entries.remove(&index);
-        self.in_round.remove(&index);
+    pub(super) fn forget(&mut self, index: usize, log: TopicPartition) {
+        self.entries.remove(&log);
+        self.captured.remove(&index);
         self.changed = true;
+    }
+
+    /// A partition's state will never be durable.
+    pub(super) fn forget_captured(&mut self, index: usize) {
+        self.captured.remove(&index);
     }
 
     /// Continues the numbering of checkpoints found at the start.
@@ -60,7 +73,7 @@ impl Checkpointing {
 
 /// The state of a partition, all of it appended bytes counted.
 fn entry(partition: &Partition) -> Option<CheckpointEntry> {
-    if partition.log_end == Offset(0) {
+    if partition.log_end.0 == 0 {
         return None;
     }
     let writer = partition.writers.back();
@@ -81,33 +94,32 @@ fn entry(partition: &Partition) -> Option<CheckpointEntry> {
 }
 
 impl Shard {
-    /// A round that takes all of a partition begins: its state counts when the round is over.
-    pub(super) fn snapshot_if_whole(&mut self, index: usize) {
-        let partition = self.partitions[index]
-            .as_deref()
-            .expect("it is in the round");
-        let whole = partition.writers.iter().all(|writer| writer.file.is_some());
-        if whole && let Some(entry) = entry(partition) {
-            self.checkpointing.in_round.insert(index, entry);
-        }
-    }
-
-    /// A round with a partition's writes is over.
-    pub(super) fn snapshot_durable(&mut self, index: usize) {
+    /// A partition's state has changed.
+    pub(super) fn list_for_checkpoint(&mut self, index: usize) {
         self.checkpointing.changed = true;
-        let Some(entry) = self.checkpointing.in_round.remove(&index) else {
-            return;
-        };
-        let Some(partition) = self.partitions[index].as_deref_mut() else {
-            return;
-        };
-        partition.snapshot_wanted = false;
-        if partition.durable_end >= entry.next_offset {
-            self.checkpointing.entries.insert(index, entry);
+        if let Some(partition) = self.partitions[index].as_deref_mut()
+            && !partition.checkpoint_listed
+        {
+            partition.checkpoint_listed = true;
+            self.checkpointing.listed.push(index);
         }
     }
 
-    pub(super) fn checkpoint_due(&mut self, _now: Now) {
+    /// More of a partition is durable: perhaps all of the state that was captured.
+    pub(super) fn captured_durable(&mut self, index: usize) {
+        self.list_for_checkpoint(index);
+        let Some(partition) = self.partitions[index].as_deref() else {
+            return;
+        };
+        let captured = self.checkpointing.captured.get(&index);
+        if captured.is_some_and(|entry| entry.next_offset <= partition.durable_end)
+            && let Some(entry) = self.checkpointing.captured.remove(&index)
+        {
+            self.checkpointing.entries.insert(entry.log, entry);
+        }
+    }
+
+    pub(super) const fn checkpoint_due(&mut self) {
         self.checkpointing.timer_set = false;
         self.checkpointing.due = true;
     }
@@ -115,93 +127,79 @@ impl Shard {
     /// Moves the checkpoint on: collects states when it is due, saves it when they are there.
     pub(super) fn advance_checkpoint(&mut self, now: Now) {
         let at = &mut self.checkpointing;
-        let bytes = self.counters.append_bytes - at.append_bytes;
-        at.due |= bytes >= self.config.checkpoint_bytes;
         if self.device_failed.is_some() {
-            // Nothing more becomes durable: the checkpoint before stands.
+            // What would be saved couldn't be made durable.
             at.due = false;
-            at.collecting_since_ns = None;
+            at.collecting_until_ns = None;
             return;
         }
         if at.saving {
             return;
         }
-        if at.collecting_since_ns.is_none() {
+        if at.collecting_until_ns.is_none() {
+            let bytes = self.counters.append_bytes - at.append_bytes;
+            let due = at.due || bytes >= self.config.checkpoint_bytes;
+            at.due = due && at.changed;
             if !at.due {
                 if at.changed && !at.timer_set {
                     at.timer_set = true;
-                    self.timers
-                        .set(now.mono_ns + self.config.checkpoint_ns, Timer::Checkpoint);
+                    let due_ns = now.mono_ns + self.config.checkpoint_ns;
+                    self.timers.set(due_ns, Timer::Checkpoint);
                 }
                 return;
             }
-            at.due = false;
-            if !at.changed {
-                return;
-            }
-            at.changed = false;
-            at.append_bytes = self.counters.append_bytes;
-            at.collecting_since_ns = Some(now.mono_ns);
-            self.collect();
+            self.collect(now);
         }
-        let since_ns = self
-            .checkpointing
-            .collecting_since_ns
-            .unwrap_or(now.mono_ns);
-        let waits = self
-            .partitions
-            .iter()
-            .flatten()
-            .any(|partition| partition.snapshot_wanted && partition.state == State::Ready);
-        if !waits || now.mono_ns >= since_ns + COLLECT_NS_MAX {
+        let until_ns = self.checkpointing.collecting_until_ns.unwrap_or(0);
+        if self.checkpointing.captured.is_empty() || now.mono_ns >= until_ns {
             self.save_checkpoint();
         }
     }
 
-    /// Takes the state of every partition that is all durable, and asks the others for theirs.
-    fn collect(&mut self) {
-        for (index, slot) in self.partitions.iter_mut().enumerate() {
-            let Some(partition) = slot.as_deref_mut() else {
+    /// Takes the states of the partitions that changed; of one that is being written it counts
+    /// later.
+    fn collect(&mut self, now: Now) {
+        let until_ns = now.mono_ns + COLLECT_NS_MAX;
+        let at = &mut self.checkpointing;
+        at.due = false;
+        at.changed = false;
+        at.append_bytes = self.counters.append_bytes;
+        at.collecting_until_ns = Some(until_ns);
+        for index in std::mem::take(&mut at.listed) {
+            let Some(partition) = self.partitions[index].as_deref_mut() else {
                 continue;
             };
-            let known = self.checkpointing.entries.get(&index);
-            if known.is_some_and(|known| {
-                known.next_offset == partition.log_end
-                    && known.log_start == partition.log_start
-                    && known.leader_epoch == partition.config.leader_epoch
-            }) {
+            partition.checkpoint_listed = false;
+            // Of a failed partition the last entry stays: what is missing has to be missed again.
+            let over = matches!(partition.state, State::Failed(_) | State::Deleting);
+            // An older state that isn't durable yet comes first, or none would ever be.
+            if over || at.captured.contains_key(&index) {
                 continue;
             }
-            match partition.state {
-                State::Deleting => continue,
-                State::Ready => {}
-                State::Full | State::Failed(_) if partition.pending_bytes() > 0 => continue,
-                State::Full | State::Failed(_) => {}
+            let Some(entry) = entry(partition) else {
+                continue;
+            };
+            if entry.next_offset <= partition.durable_end {
+                at.entries.insert(entry.log, entry);
+            } else {
+                at.captured.insert(index, entry);
             }
-            if partition.pending_bytes() > 0 {
-                partition.snapshot_wanted = true;
-            } else if let Some(entry) = entry(partition) {
-                self.checkpointing.entries.insert(index, entry);
-            }
+        }
+        if !at.captured.is_empty() {
+            self.timers.set(until_ns, Timer::Collected);
         }
     }
 
     fn save_checkpoint(&mut self) {
-        self.checkpointing.collecting_since_ns = None;
-        self.checkpointing.saving = true;
-        self.checkpointing.generation += 1;
-        let mut entries: Vec<_> = self.checkpointing.entries.values().cloned().collect();
-        entries.sort_unstable_by_key(|entry| entry.log);
-        let generation = self.checkpointing.generation;
-        let bytes = Checkpoint {
-            generation,
-            entries,
-        }
-        .encode();
+        let at = &mut self.checkpointing;
+        at.collecting_until_ns = None;
+        at.saving = true;
+        at.generation += 1;
+        let bytes = Checkpoint::encode_entries(at.generation, at.entries.values());
         self.submit(Op::SaveCheckpoint { bytes }, Pending::Checkpoint);
     }
 
-    pub(super) fn checkpoint_saved(&mut self, error: Option<DeviceError>, _now: Now) {
+    pub(super) fn checkpoint_saved(&mut self, error: Option<DeviceError>) {
         self.checkpointing.saving = false;
         if error.is_some() {
             // Recovery begins at the one before; the next turn to come tries again.

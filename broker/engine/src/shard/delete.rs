@@ -1,13 +1,18 @@
 //! Deleting a partition: everybody who waits is told, what is in flight is waited for, then the
 //! files go.
 
-use ringway_wire::request::{FetchReply, Reply};
 use ringway_wire::{ErrorCode, Fault, TopicPartition};
 
 use crate::device::{FileId, Op};
 use crate::shard::event::Note;
 use crate::shard::partition::{Next, State};
 use crate::shard::{Pending, Shard};
+
+/// What a shard that shuts down answers.
+pub(super) fn shutdown_fault() -> Fault {
+    let message = "the broker is shutting down: use another or try again later";
+    Fault::new(ErrorCode::ShuttingDown, message)
+}
 
 impl Shard {
     pub(super) fn delete(&mut self, log: TopicPartition) {
@@ -29,34 +34,26 @@ impl Shard {
         }
         self.fail_acks(index, &fault);
         self.fail_waiters(index, &fault);
-        self.checkpointing.forget(index);
+        self.checkpointing.forget(index, log);
+        self.fail_queued_reads(|task| task.partition == index, &fault);
         self.counters.partitions -= 1;
         self.advance_delete(index);
     }
 
-    /// Answers every fetch that waits at a partition with a fault.
-    pub(super) fn fail_waiters(&mut self, index: usize, fault: &Fault) {
-        let Some(partition) = self.partitions[index].as_deref_mut() else {
-            return;
-        };
-        let waiters = std::mem::take(&mut partition.waiters);
-        self.counters.waiting -= waiters.len() as u64;
-        for waiter in waiters {
-            self.timers.cancel(waiter.timer);
-            let reply = FetchReply {
-                fault: Some(fault.clone()),
-                ..FetchReply::default()
-            };
-            self.reply(waiter.token, Reply::Fetch(reply));
-        }
-    }
-
-    /// Answers every waiting fetch: the broker is shutting down.
-    pub(super) fn fail_waiters_for_shutdown(&mut self) {
-        let message = "the broker is shutting down: use another or try again later";
-        let fault = Fault::new(ErrorCode::ShuttingDown, message);
+    /// Answers every fetch that waits: the broker is shutting down.
+    pub(super) fn refuse_readers_for_shutdown(&mut self) {
+        let fault = shutdown_fault();
         for index in 0..self.partitions.len() {
             self.fail_waiters(index, &fault);
+        }
+        self.fail_queued_reads(|_| true, &fault);
+    }
+
+    /// Answers every produce request that still waits: its batch may be durable or not.
+    pub(super) fn fail_acks_for_shutdown(&mut self) {
+        let fault = shutdown_fault();
+        for index in std::mem::take(&mut self.ack_waiting) {
+            self.fail_acks(index, &fault);
         }
     }
 

@@ -8,9 +8,11 @@ use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
 
 use crate::buffer::Slice;
 use crate::limits::{FETCH_BYTES_MAX, WAITERS_MAX};
+use crate::shard::delete::shutdown_fault;
 use crate::shard::event::{Effect, Token};
 use crate::shard::partition::{Partition, Waiter};
 use crate::shard::tail::Wanted;
+use crate::shard::timers::TimerId;
 use crate::shard::{Shard, Timer};
 use crate::time::Now;
 
@@ -117,11 +119,10 @@ impl Shard {
     }
 
     fn wait(&mut self, index: usize, token: Token, request: FetchRequest, now: Now) {
+        let draining = self.draining();
         let partition = self.partitions[index].as_deref_mut().expect("it exists");
-        if self.draining {
-            let message = "the broker is shutting down: use another or try again later";
-            let fault = Fault::new(ErrorCode::ShuttingDown, message);
-            let reply = fetch_fault(Some(partition), fault, Offset(0));
+        if draining {
+            let reply = fetch_fault(Some(partition), shutdown_fault(), Offset(0));
             return self.reply(token, reply);
         }
         if partition.waiters.len() >= WAITERS_MAX {
@@ -134,72 +135,65 @@ impl Shard {
             return self.reply_batches(index, token, Vec::new());
         }
         let deadline_ns = now.mono_ns + u64::from(request.wait_ms) * 1_000_000;
-        let timer = self.timers.set(
-            deadline_ns,
-            Timer::Waiter {
-                partition: index,
-                token,
-            },
-        );
-        partition.waiters.push(Waiter {
-            token,
-            request,
-            timer,
-        });
+        let timer = self.timers.set(deadline_ns, Timer::Waiter(index));
+        partition.waiters.insert(timer, Waiter { token, request });
+        self.waiting.insert((token.source, timer, index));
         self.counters.waiting += 1;
     }
 
-    /// Answers every fetch that waits at a partition: the high watermark has risen.
-    pub(super) fn wake_waiters(&mut self, index: usize, now: Now) {
-        let Some(partition) = self.partitions[index].as_deref_mut() else {
+    /// A fetch waits no more.
+    fn end_wait(&mut self, index: usize, timer: TimerId) -> Option<Waiter> {
+        let waiter = self.partition(index)?.waiters.remove(&timer)?;
+        self.timers.cancel(timer);
+        self.waiting.remove(&(waiter.token.source, timer, index));
+        self.counters.waiting -= 1;
+        Some(waiter)
+    }
+
+    /// Answers the fetches that wait at a partition for what is there now.
+    pub(super) fn wake_waiters(&mut self, index: usize) {
+        let Some(partition) = self.partitions[index].as_deref() else {
             return;
         };
         let high_watermark = partition.high_watermark();
-        if !partition
-            .waiters
-            .iter()
-            .any(|waiter| waiter.request.offset < high_watermark)
-        {
-            return;
-        }
-        let waiters = std::mem::take(&mut partition.waiters);
-        self.counters.waiting -= waiters.len() as u64;
-        for waiter in waiters {
-            self.timers.cancel(waiter.timer);
-            if !self.answer_fetch(index, waiter.token, &waiter.request) {
-                self.wait(index, waiter.token, waiter.request, now);
+        let ready = |(&timer, waiter): (&TimerId, &Waiter)| {
+            (waiter.request.offset < high_watermark).then_some(timer)
+        };
+        let ready: Vec<TimerId> = partition.waiters.iter().filter_map(ready).collect();
+        for timer in ready {
+            if let Some(waiter) = self.end_wait(index, timer) {
+                self.answer_fetch(index, waiter.token, &waiter.request);
             }
         }
     }
 
-    pub(super) fn waiter_due(&mut self, index: usize, token: Token) {
-        let Some(partition) = self.partitions[index].as_deref_mut() else {
-            return;
-        };
-        let Some(at) = partition
-            .waiters
-            .iter()
-            .position(|waiter| waiter.token == token)
-        else {
-            return;
-        };
-        partition.waiters.swap_remove(at);
-        self.counters.waiting -= 1;
-        self.reply_batches(index, token, Vec::new());
+    pub(super) fn waiter_due(&mut self, index: usize, timer: TimerId) {
+        if let Some(waiter) = self.end_wait(index, timer) {
+            self.reply_batches(index, waiter.token, Vec::new());
+        }
+    }
+
+    /// Answers every fetch that waits at a partition with a fault.
+    pub(super) fn fail_waiters(&mut self, index: usize, fault: &Fault) {
+        while let Some(partition) = self.partition(index)
+            && let Some((&timer, _)) = partition.waiters.first_key_value()
+        {
+            if let Some(waiter) = self.end_wait(index, timer) {
+                self.reply(waiter.token, fetch_fault(None, fault.clone(), Offset(0)));
+            }
+        }
     }
 
     /// A connection is gone: nothing waits for it any more.
     pub(super) fn forget(&mut self, source: u64) {
-        for partition in self.partitions.iter_mut().flatten() {
-            let before = partition.waiters.len();
-            partition.waiters.retain(|waiter| {
-                let stays = waiter.token.source != source;
-                if !stays {
-                    self.timers.cancel(waiter.timer);
-                }
-                stays
-            });
-            self.counters.waiting -= (before - partition.waiters.len()) as u64;
+        let first = (source, TimerId::FIRST, 0);
+        let of_source = self.waiting.range(first..);
+        let gone: Vec<(TimerId, usize)> = of_source
+            .take_while(|(of, ..)| *of == source)
+            .map(|&(_, timer, index)| (timer, index))
+            .collect();
+        for (timer, index) in gone {
+            self.end_wait(index, timer);
         }
         self.reads.forget(source);
     }

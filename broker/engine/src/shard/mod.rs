@@ -24,7 +24,7 @@ mod tests;
 pub use event::{Effect, Event, FoundFile, Note, PartitionConfig, Token};
 pub use status::PartitionStatus;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use ringway_wire::{Offset, ShardId, TopicPartition};
 
@@ -36,7 +36,7 @@ use crate::shard::open::Opening;
 use crate::shard::partition::{Partition, State};
 use crate::shard::read::Reads;
 use crate::shard::round::Round;
-use crate::shard::timers::Timers;
+use crate::shard::timers::{TimerId, Timers};
 use crate::time::Now;
 
 /// What one flush makes durable.
@@ -117,6 +117,7 @@ enum Pending {
     },
     Recover(usize),
     RecoverSync(usize),
+    RecoverRemove(usize),
     Checkpoint,
     Remove(usize),
     RemovePartition(usize),
@@ -151,13 +152,15 @@ impl Pending {
 #[derive(Debug)]
 enum Timer {
     /// A fetch has waited long enough.
-    Waiter { partition: usize, token: Token },
+    Waiter(usize),
     /// Preparing a segment failed a while ago.
     RetrySpace(usize),
     /// Look for produce requests whose time ran out.
     AckScan,
     /// A checkpoint is due.
     Checkpoint,
+    /// A checkpoint has waited long enough for partitions that are being written.
+    Collected,
     /// The reads' budget for the next moment.
     Reads,
 }
@@ -228,6 +231,8 @@ pub struct Shard {
     reads: Reads,
     checkpointing: Checkpointing,
     timers: Timers<Timer>,
+    /// Fetches that wait: the connection, the timer that ends it, the partition.
+    waiting: BTreeSet<(u64, TimerId, usize)>,
     pending: HashMap<OpId, Pending>,
     effects: VecDeque<Effect>,
     /// Chunks that are full, oldest first: the partition and the offset below which its tail cache
@@ -236,14 +241,32 @@ pub struct Shard {
     /// Indexes of sealed segments in memory, oldest first.
     indexes: VecDeque<(usize, Offset)>,
     device_failed: Option<DeviceError>,
-    ack_scan_set: bool,
-    draining: bool,
-    drained: bool,
+    /// Partitions with produce requests that wait, at least.
+    ack_waiting: Vec<usize>,
+    drain: Drain,
+    /// The partition whose buffers were taken last.
+    shrink_next: usize,
     op_next: u64,
     file_next: u64,
     counters: ShardCounters,
     round_times: VecDeque<RoundTimes>,
 }
+
+/// How far a shard is with shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    /// It isn't.
+    No,
+    /// What was accepted is being finished.
+    Finishing,
+    /// The last checkpoint is being saved.
+    Saving,
+    /// Done.
+    Over,
+}
+
+/// Idle partitions that a turn takes buffers from at most, when memory is short.
+const SHRUNK_PER_TURN: usize = 64;
 
 /// Rounds whose times are kept for whoever asks.
 const ROUND_TIMES_MAX: usize = 64;
@@ -265,14 +288,15 @@ impl Shard {
             reads,
             checkpointing: Checkpointing::default(),
             timers: Timers::default(),
+            waiting: BTreeSet::new(),
             pending: HashMap::new(),
             effects: VecDeque::new(),
             evictable: VecDeque::new(),
             indexes: VecDeque::new(),
             device_failed: None,
-            ack_scan_set: false,
-            draining: false,
-            drained: false,
+            ack_waiting: Vec::new(),
+            drain: Drain::No,
+            shrink_next: 0,
             op_next: 0,
             file_next: 0,
             counters: ShardCounters::default(),
@@ -352,29 +376,31 @@ impl Shard {
 
     /// Does what is due: deadlines, recoveries, and a commit round if the device is idle.
     pub fn turn(&mut self, now: Now) {
-        while let Some(timer) = self.timers.pop(now.mono_ns) {
-            self.due(timer, now);
+        while let Some((id, timer)) = self.timers.pop(now.mono_ns) {
+            self.due(id, timer, now);
         }
         self.advance_openings(now);
         self.start_round(now);
         self.start_reads(now);
         self.evict();
         self.advance_checkpoint(now);
-        self.advance_drain();
+        self.advance_drain(now);
     }
 
-    fn due(&mut self, timer: Timer, now: Now) {
+    fn due(&mut self, id: TimerId, timer: Timer, now: Now) {
         match timer {
-            Timer::Waiter { partition, token } => self.waiter_due(partition, token),
+            Timer::Waiter(index) => self.waiter_due(index, id),
             Timer::RetrySpace(index) => {
                 if let Some(partition) = self.partition(index) {
                     partition.retry = None;
                 }
-                self.want_space(index);
+                self.want_space(index, now);
                 self.mark_dirty(index);
             }
             Timer::AckScan => self.scan_acks(now),
-            Timer::Checkpoint => self.checkpoint_due(now),
+            Timer::Checkpoint => self.checkpoint_due(),
+            // The turn itself goes on with the checkpoint.
+            Timer::Collected => {}
             Timer::Reads => self.reads_due(),
         }
     }
@@ -419,7 +445,8 @@ impl Shard {
             }
             Pending::Recover(slot) => self.recover_done(slot, result, now),
             Pending::RecoverSync(slot) => self.recover_synced(slot, result.err(), now),
-            Pending::Checkpoint => self.checkpoint_saved(result.err(), now),
+            Pending::RecoverRemove(slot) => self.recover_removed(slot, result.err(), now),
+            Pending::Checkpoint => self.checkpoint_saved(result.err()),
             Pending::Remove(_) => {}
             Pending::RemovePartition(index) => self.partition_removed(index),
         }
@@ -511,13 +538,18 @@ impl Shard {
         }
     }
 
-    /// Takes their append buffers from partitions that have nothing to write.
+    /// Takes their append buffers from some of the partitions that have nothing to write, each
+    /// turn from the next ones.
     fn shrink_idle(&mut self) {
-        for partition in self.partitions.iter_mut().flatten() {
+        for _ in 0..self.partitions.len().min(SHRUNK_PER_TURN) {
             if self.pool.used_bytes() <= self.config.cache_bytes_max {
                 return;
             }
-            if partition.pending_bytes() == 0 && !partition.dirty {
+            self.shrink_next = (self.shrink_next + 1) % self.partitions.len();
+            let Some(partition) = self.partitions[self.shrink_next].as_deref_mut() else {
+                continue;
+            };
+            if !partition.dirty && partition.pending_bytes() == 0 {
                 partition.tail.clear();
                 if let Some(writer) = partition.writers.back_mut() {
                     writer.shrink(&self.pool);
@@ -527,19 +559,32 @@ impl Shard {
     }
 
     fn drain(&mut self) {
-        self.draining = true;
-        self.fail_waiters_for_shutdown();
-        self.checkpointing.make_due();
+        if self.drain == Drain::No {
+            self.drain = Drain::Finishing;
+            self.refuse_readers_for_shutdown();
+        }
     }
 
-    fn advance_drain(&mut self) {
-        // What couldn't be written when the device failed never will be.
-        let writes = !self.dirty.is_empty() && self.device_failed.is_none();
-        if !self.draining || self.drained || self.round.is_some() || writes {
-            return;
+    /// Whether the broker is shutting down.
+    fn draining(&self) -> bool {
+        self.drain != Drain::No
+    }
+
+    /// Once everything that was accepted is durable or can't be: a last checkpoint, then the end.
+    fn advance_drain(&mut self, now: Now) {
+        let idle = self.round.is_none()
+            && self.dirty.is_empty()
+            && self.opening.is_empty()
+            && self.reads.is_idle()
+            && self.pending.is_empty();
+        if idle && self.drain == Drain::Finishing {
+            self.drain = Drain::Saving;
+            self.checkpointing.make_due();
+            self.advance_checkpoint(now);
         }
-        if self.checkpointing.is_idle() && self.pending.is_empty() && self.opening.is_empty() {
-            self.drained = true;
+        if self.drain == Drain::Saving && self.pending.is_empty() && self.checkpointing.is_idle() {
+            self.drain = Drain::Over;
+            self.fail_acks_for_shutdown();
             self.note(Note::Drained);
         }
     }

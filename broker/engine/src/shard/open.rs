@@ -1,14 +1,16 @@
 //! Opening partitions: recovery runs through the shard's own reads, many partitions at a time, and
 //! what it finds becomes a partition.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use ringway_wire::{Offset, TopicPartition};
 
+use crate::buffer::Pool;
 use crate::device::{DeviceError, FileId, Op, Outcome, SegmentName};
 use crate::limits::RECOVERING_MAX;
 use crate::log::{
-    CheckpointEntry, Damage, Found, FoundSegment, ReadFailed, Recovered, Recovery, SideFile, Step,
+    CheckpointEntry, Damage, Found, FoundSegment, ReadFailed, Recovered, Recovery, SealedSegment,
+    SideFile, Step,
 };
 use crate::shard::event::{Effect, FoundFile, Note, PartitionConfig};
 use crate::shard::partition::{IndexState, Next, Partition, Sealed, State};
@@ -28,9 +30,10 @@ struct Candidate {
     loading_side: bool,
     /// What recovery found, while it is made durable.
     recovered: Option<Box<Recovered>>,
-    /// Syncs of it that are in flight.
-    syncs: usize,
+    /// Syncs of it, or removals of what is no part of it, that are in flight.
+    outstanding: usize,
     sync_error: Option<DeviceError>,
+    remove_error: Option<DeviceError>,
     checkpoint_next: Option<Offset>,
     deleted: bool,
 }
@@ -110,6 +113,9 @@ impl Shard {
             })
             .collect();
         let checkpoint_next = checkpoint.as_ref().map(|entry| entry.next_offset);
+        if let Some(entry) = &checkpoint {
+            self.checkpointing.inherit((**entry).clone());
+        }
         let found = Found {
             log,
             segments,
@@ -133,8 +139,9 @@ impl Shard {
             recovery,
             loading_side: false,
             recovered: None,
-            syncs: 0,
+            outstanding: 0,
             sync_error: None,
+            remove_error: None,
             checkpoint_next,
             deleted: false,
         };
@@ -154,13 +161,14 @@ impl Shard {
         }
     }
 
+    fn candidate(&mut self, slot: usize) -> &mut Candidate {
+        let candidate = self.opening.candidates.get_mut(&slot);
+        candidate.expect("it is being recovered")
+    }
+
     /// Does a recovery's next step.
     fn recover(&mut self, slot: usize, now: Now) {
-        let candidate = self
-            .opening
-            .candidates
-            .get_mut(&slot)
-            .expect("it is being recovered");
+        let candidate = self.candidate(slot);
         let recovery = candidate.recovery.as_mut().expect("it isn't finished");
         let log = candidate.log;
         match recovery.step() {
@@ -194,11 +202,7 @@ impl Shard {
         result: Result<Outcome, DeviceError>,
         now: Now,
     ) {
-        let candidate = self
-            .opening
-            .candidates
-            .get_mut(&slot)
-            .expect("it is being recovered");
+        let candidate = self.candidate(slot);
         let recovery = candidate.recovery.as_mut().expect("it isn't finished");
         match result {
             Ok(Outcome::Side(side)) => recovery.side(side.as_deref()),
@@ -215,11 +219,7 @@ impl Shard {
 
     /// What recovery read may still be in the device's cache only: it counts when it is synced.
     fn recovered(&mut self, slot: usize, recovered: Box<Recovered>, now: Now) {
-        let candidate = self
-            .opening
-            .candidates
-            .get_mut(&slot)
-            .expect("it is being recovered");
+        let candidate = self.candidate(slot);
         candidate.recovery = None;
         let beyond = candidate.checkpoint_next != Some(recovered.next_offset);
         let files = if beyond {
@@ -228,9 +228,9 @@ impl Shard {
             Vec::new()
         };
         candidate.recovered = Some(recovered);
-        candidate.syncs = files.len();
+        candidate.outstanding = files.len();
         if files.is_empty() {
-            return self.opened(slot, now);
+            return self.remove_left_overs(slot, now);
         }
         for file in files {
             self.submit(Op::Sync { file }, Pending::RecoverSync(slot));
@@ -238,29 +238,56 @@ impl Shard {
     }
 
     pub(super) fn recover_synced(&mut self, slot: usize, error: Option<DeviceError>, now: Now) {
-        let candidate = self
-            .opening
-            .candidates
-            .get_mut(&slot)
-            .expect("it is being recovered");
-        candidate.syncs -= 1;
+        let candidate = self.candidate(slot);
+        candidate.outstanding -= 1;
         candidate.sync_error = candidate.sync_error.take().or(error);
-        if candidate.syncs == 0 {
+        if candidate.outstanding == 0 {
+            self.remove_left_overs(slot, now);
+        }
+    }
+
+    /// Removes what has a name that the log may need later, before it goes on. Where a person has
+    /// to decide, everything stays as it is.
+    fn remove_left_overs(&mut self, slot: usize, now: Now) {
+        let candidate = self.candidate(slot);
+        let Some(recovered) = candidate.recovered.as_deref_mut() else {
+            return;
+        };
+        // A segment without records may be too small for the next batch.
+        let empty = recovered.active.take_if(|active| active.position.0 == 0);
+        let orphans = std::mem::take(&mut recovered.orphans).into_iter();
+        let mut bases: Vec<Offset> = orphans.chain(empty.map(|active| active.base)).collect();
+        if candidate.sync_error.is_some() || fatal_damage(recovered).is_some() {
+            bases.clear();
+        }
+        candidate.outstanding = bases.len();
+        if bases.is_empty() {
+            return self.opened(slot, now);
+        }
+        let name = |base| candidate.ids[&SegmentName::Base(base)];
+        let files: Vec<FileId> = bases.into_iter().map(name).collect();
+        for file in files {
+            self.submit(Op::Remove { file }, Pending::RecoverRemove(slot));
+        }
+    }
+
+    pub(super) fn recover_removed(&mut self, slot: usize, error: Option<DeviceError>, now: Now) {
+        let candidate = self.candidate(slot);
+        candidate.outstanding -= 1;
+        candidate.remove_error = candidate.remove_error.take().or(error);
+        if candidate.outstanding == 0 {
             self.opened(slot, now);
         }
     }
 
     /// What recovery found is durable, or the device has failed.
     fn opened(&mut self, slot: usize, now: Now) {
-        let mut candidate = self
-            .opening
-            .candidates
-            .remove(&slot)
-            .expect("it is being recovered");
+        let candidate = self.opening.candidates.remove(&slot);
+        let mut candidate = candidate.expect("it is being recovered");
         self.opening.active.remove(&slot);
         self.opening.logs.remove(&candidate.log);
         let error = candidate.sync_error.take();
-        self.install(candidate);
+        self.install(candidate, now);
         if let Some(error) = error {
             self.fail_device(error, true);
         }
@@ -268,152 +295,89 @@ impl Shard {
     }
 
     /// Makes a partition of what recovery found.
-    fn install(&mut self, candidate: Candidate) {
-        let Candidate {
-            log,
-            config,
-            ids,
-            recovered,
-            deleted,
-            ..
-        } = candidate;
-        let recovered = *recovered.expect("recovery has ended");
-        let mut partition = Partition::new(log, config, recovered.log_start);
-        partition.epochs = recovered.epochs;
-        if let Err(error) = partition
-            .epochs
-            .open(config.leader_epoch, recovered.next_offset)
+    fn install(&mut self, candidate: Candidate, now: Now) {
+        let (log, deleted) = (candidate.log, candidate.deleted);
+        let recovered = *candidate.recovered.expect("recovery has ended");
+        let mut partition = Partition::new(log, candidate.config, recovered.log_start);
+        partition.epochs = recovered.epochs.clone();
+        let epoch = candidate.config.leader_epoch;
+        let opened = partition.epochs.open(epoch, recovered.next_offset);
+        if let Err(error) = opened
+            && !deleted
         {
             let reason = format!("its leader epoch is not newer than the log's: {error}");
-            self.note(Note::State {
-                log,
-                state: format!("failed: {reason}"),
-            });
+            let state = format!("failed: {reason}");
+            self.note(Note::State { log, state });
             self.opening.unusable.insert(log, reason);
             return;
         }
-        partition.log_end = recovered.next_offset;
-        partition.durable_end = recovered.next_offset;
-        partition.last_header_crc = recovered.last_header_crc;
-        partition.last_append_time_us = recovered.last_append_time_us;
-        partition.producers = recovered.producers;
-        let indexed = |side| {
-            if side == SideFile::Unusable {
-                IndexState::Missing
-            } else {
-                IndexState::OnDisk
-            }
-        };
-        partition.sealed = recovered
-            .sealed
-            .iter()
-            .map(|sealed| Sealed {
-                base: sealed.base,
-                file: ids[&SegmentName::Base(sealed.base)],
-                file_bytes: sealed.file_bytes,
-                index: indexed(sealed.side),
-            })
-            .collect();
-        // A `next.log` that isn't in use is left to be replaced: the process that made it may have
-        // died before its name and size were durable, and nothing may be acknowledged in it then.
-        // A segment without records may be too small for the next batch, and has the name that a
-        // larger one would need.
-        let mut empty = None;
-        if let Some(active) = recovered.active.filter(|active| active.position.0 == 0) {
-            empty = Some(ids[&SegmentName::Base(active.base)]);
-            partition.next = Next::Discarding;
-        } else if let Some(active) = recovered.active {
-            let name = match active.adopted_next {
-                true => SegmentName::Next,
-                false => SegmentName::Base(active.base),
-            };
-            partition.segment_bytes_last = active.file_bytes;
-            partition.writers.push_back(SegmentWriter::recovered(
-                ids[&name],
-                &active,
-                recovered.index,
-                &recovered.tail_block,
-                &self.pool,
-            ));
-            if active.adopted_next {
-                partition.next = Next::Unnamed {
-                    file: ids[&name],
-                    base: active.base,
-                };
-            }
-        }
+        partition.take_over(&recovered, &candidate.ids, &self.pool, now);
         let index = self.partitions.len();
         self.partitions.push(Some(Box::new(partition)));
         self.by_log.insert(log, index);
         self.counters.partitions += 1;
-        if let Some(file) = empty {
-            self.submit(Op::Remove { file }, Pending::Discard(index));
-        }
-        for side in recovered.sides {
-            let base = side.base_offset;
-            let op = Op::SaveSide {
-                log,
-                base,
-                bytes: side.encode(),
-            };
-            self.submit(
-                op,
-                Pending::SaveSide {
-                    partition: index,
-                    base,
-                },
-            );
-        }
-        for base in recovered.orphans {
-            let file = ids[&SegmentName::Base(base)];
-            self.submit(Op::Remove { file }, Pending::Remove(index));
+        self.list_for_checkpoint(index);
+        for side in &recovered.sides {
+            let (base, bytes) = (side.base_offset, side.encode());
+            let partition = index;
+            let pending = Pending::SaveSide { partition, base };
+            self.submit(Op::SaveSide { log, base, bytes }, pending);
         }
         self.note(Note::Opened {
             log,
             log_start: recovered.log_start,
             log_end: recovered.next_offset,
             scanned_bytes: recovered.scanned_bytes,
-            cut: recovered.cut.map(|cut| cut.to_string()),
+            cut: recovered.cut.as_ref().map(ToString::to_string),
         });
-        self.weigh_damage(index, &recovered.damage);
+        self.weigh_damage(index, &recovered);
+        if let Some(error) = candidate.remove_error {
+            self.fail_partition(index, &format!("a left-over segment stays: {error}"));
+        }
         if deleted {
             self.delete(log);
         } else if let Some(error) = self.device_failed.clone() {
             self.fail_partition(index, &format!("a flush of the device failed: {error}"));
         } else {
-            self.want_space(index);
+            self.want_space(index, now);
         }
     }
 
     /// Says what is lost. Where the log's end is among it, nothing is appended any more: a
     /// person has to decide.
-    fn weigh_damage(&mut self, index: usize, damage: &[Damage]) {
-        for each in damage {
-            let partition = self.partitions[index]
-                .as_deref()
-                .expect("it was just opened");
-            let (log, log_end) = (partition.log, partition.log_end);
-            let offset = match each {
-                Damage::LostTail { from, .. }
-                | Damage::LostHead { from, .. }
-                | Damage::Hole { from, .. }
-                | Damage::Unproven { from, .. } => *from,
-                Damage::Unreadable { offset, .. } => *offset,
-            };
+    fn weigh_damage(&mut self, index: usize, recovered: &Recovered) {
+        for each in &recovered.damage {
+            let log = self.partition(index).expect("it was just opened").log;
             self.counters.damaged += 1;
             self.note(Note::Damaged {
                 log,
-                offset,
+                offset: damaged_offset(each),
                 reason: each.to_string(),
             });
-            if offset >= log_end {
-                let reason = format!(
-                    "{each}; restore the partition's files, or delete the topic if the rest may go"
-                );
-                self.fail_partition(index, &reason);
-            }
+        }
+        if let Some(damage) = fatal_damage(recovered) {
+            let reason = format!(
+                "{damage}; restore the partition's files, or delete the topic if the rest may go"
+            );
+            self.fail_partition(index, &reason);
         }
     }
+}
+
+const fn damaged_offset(damage: &Damage) -> Offset {
+    match damage {
+        Damage::LostTail { from, .. }
+        | Damage::LostHead { from, .. }
+        | Damage::Hole { from, .. }
+        | Damage::Unproven { from, .. } => *from,
+        Damage::Unreadable { offset, .. } => *offset,
+    }
+}
+
+/// Damage that the log's end is among.
+fn fatal_damage(recovered: &Recovered) -> Option<&Damage> {
+    let at_end = |damage: &&Damage| damaged_offset(damage) >= recovered.next_offset;
+    recovered.damage.iter().find(at_end)
 }
 
 /// The files whose last writes may not be durable: a segment's name proves those before it, so the
@@ -433,6 +397,47 @@ fn unproven_files(recovered: &Recovered, ids: &HashMap<SegmentName, FileId>) -> 
 }
 
 impl Partition {
+    /// Becomes what recovery found. A `next.log` that isn't in use is left to be replaced: the
+    /// process that made it may have died before its name and size were durable, and nothing may be
+    /// acknowledged in it then.
+    fn take_over(
+        &mut self,
+        recovered: &Recovered,
+        ids: &HashMap<SegmentName, FileId>,
+        pool: &Pool,
+        now: Now,
+    ) {
+        self.log_end = recovered.next_offset;
+        self.durable_end = recovered.next_offset;
+        self.last_header_crc = recovered.last_header_crc;
+        self.last_append_time_us = recovered.last_append_time_us;
+        self.producers = recovered.producers.clone();
+        let sealed = |sealed: &SealedSegment| Sealed {
+            base: sealed.base,
+            file: ids[&SegmentName::Base(sealed.base)],
+            file_bytes: sealed.file_bytes,
+            index: match sealed.side {
+                SideFile::Unusable => IndexState::Missing,
+                SideFile::Valid | SideFile::Unread => IndexState::OnDisk,
+            },
+        };
+        self.sealed = recovered.sealed.iter().map(sealed).collect();
+        let Some(active) = &recovered.active else {
+            return;
+        };
+        let base = active.base;
+        let file = match active.adopted_next {
+            true => ids[&SegmentName::Next],
+            false => ids[&SegmentName::Base(base)],
+        };
+        if active.adopted_next {
+            self.next = Next::Unnamed { file, base };
+        }
+        let (index, tail_block) = (recovered.index.clone(), &recovered.tail_block);
+        let writer = SegmentWriter::recovered(file, active, index, tail_block, pool, now.mono_ns);
+        self.writers.push_back(writer);
+    }
+
     /// A partition without records.
     pub(super) fn new(log: TopicPartition, config: PartitionConfig, log_start: Offset) -> Self {
         Self {
@@ -449,15 +454,15 @@ impl Partition {
             sealed: Vec::new(),
             writers: VecDeque::new(),
             next: Next::None,
-            segment_bytes_last: 0,
             tail: TailCache::default(),
             acks: VecDeque::new(),
-            waiters: Vec::new(),
+            acks_listed: false,
+            waiters: BTreeMap::new(),
             cursors: VecDeque::new(),
             dirty: false,
             in_flight: 0,
             retry: None,
-            snapshot_wanted: false,
+            checkpoint_listed: false,
         }
     }
 }

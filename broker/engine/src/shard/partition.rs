@@ -1,13 +1,14 @@
 //! A partition on the shard that owns it: its log's pointers, segments, tail cache and whoever
 //! waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use ringway_wire::batch::{LeaderStamp, check_header, check_produced, stamp};
 use ringway_wire::{ErrorCode, Fault, Offset, Position, TopicPartition};
 
 use crate::buffer::Pool;
 use crate::device::FileId;
+use crate::log::ladder::{Pace, segment_bytes};
 use crate::log::{Epochs, Producers, SparseIndex, Verdict};
 use crate::shard::event::{PartitionConfig, Token};
 use crate::shard::tail::{CachedBatch, TailCache};
@@ -88,7 +89,6 @@ pub(super) struct PendingAck {
 pub(super) struct Waiter {
     pub(super) token: Token,
     pub(super) request: ringway_wire::request::FetchRequest,
-    pub(super) timer: TimerId,
 }
 
 /// Where a cold reader will go on.
@@ -129,12 +129,13 @@ pub(super) struct Partition {
     /// Segments not yet sealed, by base offset; the last is appended to.
     pub(super) writers: VecDeque<SegmentWriter>,
     pub(super) next: Next,
-    /// Bytes of the last segment, for the ladder.
-    pub(super) segment_bytes_last: u64,
 
     pub(super) tail: TailCache,
     pub(super) acks: VecDeque<PendingAck>,
-    pub(super) waiters: Vec<Waiter>,
+    /// Whether the shard's list of partitions with acknowledgements that wait has it.
+    pub(super) acks_listed: bool,
+    /// Fetches that wait, by the timer that ends it.
+    pub(super) waiters: BTreeMap<TimerId, Waiter>,
     pub(super) cursors: VecDeque<Cursor>,
 
     /// Whether the shard's list of partitions with something to write has it.
@@ -143,8 +144,8 @@ pub(super) struct Partition {
     pub(super) in_flight: usize,
     /// A retry of the failed preparation is due.
     pub(super) retry: Option<TimerId>,
-    /// A checkpoint wants this partition's next durable state.
-    pub(super) snapshot_wanted: bool,
+    /// Whether the next checkpoint's list of changed partitions has it.
+    pub(super) checkpoint_listed: bool,
 }
 
 /// What came of a produce request.
@@ -222,13 +223,14 @@ impl Partition {
             let message = format!("a batch of {bytes} bytes came with {} bytes", data.len());
             return Err(Fault::new(ErrorCode::CorruptBatch, message));
         }
-        self.roll_for(bytes);
         let record_bytes_max = self.config.record_bytes_max;
-        let writer = self
-            .writers
-            .back_mut()
-            .expect("there is a segment to append to");
-        let (space, new_chunk) = writer.reserve(bytes, pool);
+        // A segment begins with a batch that is appended, not with one that is refused.
+        let mut new_segment = self.segment_for(bytes, now);
+        let writer = match new_segment.as_mut() {
+            Some(segment) => segment,
+            None => self.writers.back_mut().expect("it has room for the batch"),
+        };
+        let space = writer.reserve(bytes, pool);
         space.copy_from_slice(data);
         // Before anything in the header is believed: a flipped sequence must not pass for a
         // duplicate.
@@ -259,12 +261,15 @@ impl Partition {
             leader_epoch: self.config.leader_epoch,
             prev_header_crc: self.last_header_crc,
         };
-        self.last_header_crc = stamp(space, &leader);
+        let header_crc = stamp(space, &leader);
         let base = self.log_end;
         let next = base.plus(header.record_count.into());
-        let position = Position(writer.end);
-        writer.index.add(base, position, append_time_us);
-        let bytes = writer.commit(bytes, next);
+        writer.index.add(base, Position(writer.end), append_time_us);
+        let (bytes, new_chunk) = writer.commit(bytes, next);
+        if let Some(segment) = new_segment {
+            self.begin_segment(segment);
+        }
+        self.last_header_crc = header_crc;
         let epoch = self.config.leader_epoch;
         self.tail.push(CachedBatch {
             base,
@@ -289,49 +294,56 @@ impl Partition {
         })
     }
 
-    /// Makes sure that the last segment has room for a batch.
-    fn roll_for(&mut self, bytes: usize) {
-        let chunk_bytes = match self.writers.back_mut() {
-            Some(last) if last.fits(bytes) => return,
-            Some(last) => {
-                // An empty segment that is too small was planned for smaller batches.
-                if last.is_empty() && last.file.is_none() {
-                    let chunk_bytes = last.chunk_bytes();
-                    self.writers.pop_back();
-                    chunk_bytes
-                } else {
-                    self.segment_bytes_last = last.bytes;
-                    // By append times, so that a restart or a replica comes to the same state.
-                    let before_us = self.last_append_time_us.saturating_sub(PRODUCER_EXPIRY_US);
-                    self.producers.expire(before_us);
-                    last.seal = Some(Box::new(Seal {
-                        next_offset: self.log_end,
-                        last_header_crc: self.last_header_crc,
-                        last_append_time_us: self.last_append_time_us,
-                        epochs: self.epochs.clone(),
-                        producers: self.producers.clone(),
-                    }));
-                    last.chunk_bytes()
-                }
-            }
-            None => 0,
-        };
+    /// A segment for a batch that the last one has no room for.
+    fn segment_for(&self, bytes: usize, now: Now) -> Option<SegmentWriter> {
+        let last = self.writers.back();
+        if last.is_some_and(|last| last.fits(bytes)) {
+            return None;
+        }
         let planned = match self.next {
             Next::Ready { bytes: ready, .. } | Next::Preparing { bytes: ready, .. }
                 if ready >= bytes as u64 && self.writers.iter().all(|w| w.file.is_some()) =>
             {
                 ready
             }
-            _ => self.planned_bytes(bytes),
+            _ => self.planned_bytes(bytes, now),
         };
-        self.writers
-            .push_back(SegmentWriter::new(self.log_end, planned, chunk_bytes));
+        let chunk_bytes = last.map_or(0, SegmentWriter::chunk_bytes);
+        let began_ns = now.mono_ns;
+        Some(SegmentWriter::new(
+            self.log_end,
+            planned,
+            chunk_bytes,
+            began_ns,
+        ))
+    }
+
+    /// Appends go on in another segment, which holds the first of them already.
+    fn begin_segment(&mut self, segment: SegmentWriter) {
+        if let Some(last) = self.writers.back_mut() {
+            // By append times, so that a restart or a replica comes to the same state.
+            let before_us = self.last_append_time_us.saturating_sub(PRODUCER_EXPIRY_US);
+            self.producers.expire(before_us);
+            last.seal = Some(Box::new(Seal {
+                next_offset: self.log_end,
+                last_header_crc: self.last_header_crc,
+                last_append_time_us: self.last_append_time_us,
+                epochs: self.epochs.clone(),
+                producers: self.producers.clone(),
+            }));
+        }
+        self.writers.push_back(segment);
     }
 
     /// Bytes of the segment to prepare next, with room for a batch.
-    pub(super) fn planned_bytes(&self, batch_bytes: usize) -> u64 {
-        let segment = (4 * self.segment_bytes_last).clamp(64 << 10, self.config.segment_bytes);
-        segment.max(crate::limits::block_ceil(batch_bytes as u64))
+    pub(super) fn planned_bytes(&self, batch_bytes: usize, now: Now) -> u64 {
+        let last = self.writers.back();
+        segment_bytes(
+            last.map(|last| last.bytes),
+            last.map_or_else(Pace::default, |last| last.pace(now.mono_ns)),
+            batch_bytes as u64,
+            self.config.segment_bytes,
+        )
     }
 
     /// Base offset of the segment that an offset is in.
@@ -372,6 +384,27 @@ impl Partition {
             .acks
             .partition_point(|known| known.next_offset <= ack.next_offset);
         self.acks.insert(at, ack);
+    }
+
+    /// Nothing is written any more: frees what was appended and isn't durable.
+    pub(super) fn give_up_pending(&mut self) {
+        self.tail.drop_from(self.durable_end);
+        for writer in &mut self.writers {
+            writer.give_up_pending();
+        }
+    }
+
+    /// Takes out the requests whose time ran out.
+    pub(super) fn late_acks(&mut self, now_ns: u64) -> Vec<PendingAck> {
+        let mut late = Vec::new();
+        self.acks.retain(|ack| {
+            let is_late = ack.deadline_ns <= now_ns;
+            if is_late {
+                late.push(*ack);
+            }
+            !is_late
+        });
+        late
     }
 
     /// Everything up to an offset is durable.

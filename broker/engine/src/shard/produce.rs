@@ -3,6 +3,7 @@
 use ringway_wire::request::{Acks, ProduceReply, ProduceRequest, Reply, Request, StageTimes};
 use ringway_wire::{ErrorCode, Fault, TopicPartition};
 
+use crate::shard::delete::shutdown_fault;
 use crate::shard::event::{Effect, Token};
 use crate::shard::partition::{Appended, Partition, PendingAck};
 use crate::shard::{Shard, Timer};
@@ -113,15 +114,14 @@ impl Shard {
             };
             self.acknowledge_when_durable(index, ack, now);
         }
-        self.want_space(index);
+        self.want_space(index, now);
         self.mark_dirty(index);
     }
 
     /// Whether the partition and the shard's memory take a batch now.
     fn may_append(&mut self, index: usize) -> Result<usize, Fault> {
-        if self.draining {
-            let message = "the broker is shutting down: use another or try again later";
-            return Err(Fault::new(ErrorCode::ShuttingDown, message));
+        if self.draining() {
+            return Err(shutdown_fault());
         }
         let partition = self.partitions[index]
             .as_deref()
@@ -150,10 +150,14 @@ impl Shard {
             return;
         }
         partition.wait_durable(ack);
-        if !self.ack_scan_set {
-            self.ack_scan_set = true;
+        if partition.acks_listed {
+            return;
+        }
+        partition.acks_listed = true;
+        if self.ack_waiting.is_empty() {
             self.timers.set(now.mono_ns + ACK_SCAN_NS, Timer::AckScan);
         }
+        self.ack_waiting.push(index);
     }
 
     /// Answers every produce request whose batch has become durable.
@@ -202,38 +206,34 @@ impl Shard {
         }
     }
 
+    /// Answers the produce requests whose time ran out. A partition without any leaves the list
+    /// here, so that it isn't touched at every acknowledgement.
     pub(super) fn scan_acks(&mut self, now: Now) {
-        self.ack_scan_set = false;
-        let mut late = Vec::new();
-        for partition in self.partitions.iter_mut().flatten() {
-            let log = partition.log;
-            let topic_epoch = partition.config.topic_epoch;
-            partition.acks.retain(|ack| {
-                if ack.deadline_ns > now.mono_ns {
-                    self.ack_scan_set = true;
-                    return true;
-                }
+        for index in std::mem::take(&mut self.ack_waiting) {
+            let Some(partition) = self.partitions[index].as_deref_mut() else {
+                continue;
+            };
+            let (log, topic_epoch) = (partition.log, partition.config.topic_epoch);
+            let late = partition.late_acks(now.mono_ns);
+            partition.acks_listed = !partition.acks.is_empty();
+            if partition.acks_listed {
+                self.ack_waiting.push(index);
+            }
+            for ack in late {
                 let message = format!(
                     "the batch for {log} did not become durable in time; it may still: a retry \
                      with the same sequence is safe"
                 );
-                let fault = Some(Fault::new(ErrorCode::TimedOut, message));
-                late.push((
-                    ack.token,
-                    ProduceReply {
-                        fault,
-                        topic_epoch,
-                        ..Default::default()
-                    },
-                ));
-                false
-            });
+                let reply = ProduceReply {
+                    fault: Some(Fault::new(ErrorCode::TimedOut, message)),
+                    topic_epoch,
+                    ..ProduceReply::default()
+                };
+                self.reply(ack.token, Reply::Produce(reply));
+            }
         }
-        if self.ack_scan_set {
+        if !self.ack_waiting.is_empty() {
             self.timers.set(now.mono_ns + ACK_SCAN_NS, Timer::AckScan);
-        }
-        for (token, reply) in late {
-            self.reply(token, Reply::Produce(reply));
         }
     }
 

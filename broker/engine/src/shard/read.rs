@@ -41,6 +41,11 @@ impl Reads {
         }
     }
 
+    /// Whether nothing waits for its turn.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// A connection is gone.
     pub(super) fn forget(&mut self, source: u64) {
         self.queue.retain(|task| task.token.source != source);
@@ -221,6 +226,17 @@ impl Shard {
 
     pub(super) fn reads_due(&mut self) {
         self.reads.timer_set = false;
+    }
+
+    /// Answers the reads of some tasks that wait for their turn with a fault.
+    pub(super) fn fail_queued_reads(&mut self, of: impl Fn(&FetchTask) -> bool, fault: &Fault) {
+        for task in std::mem::take(&mut self.reads.queue) {
+            if of(&task) {
+                self.fail_task(&task, fault.clone(), Offset(0));
+            } else {
+                self.reads.queue.push_back(task);
+            }
+        }
     }
 
     fn start_read(&mut self, task: FetchTask) {

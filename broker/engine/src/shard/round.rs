@@ -45,7 +45,10 @@ pub(super) struct Round {
 impl Shard {
     /// Starts a round with everything that can be written, if none is in flight.
     pub(super) fn start_round(&mut self, now: Now) {
-        if self.round.is_some() || self.device_failed.is_some() {
+        if self.device_failed.is_some() {
+            self.forget_dirty();
+        }
+        if self.round.is_some() {
             return;
         }
         let mut planned: Vec<(RoundWrite, Write)> = Vec::new();
@@ -81,6 +84,15 @@ impl Shard {
         self.round = Some(round);
     }
 
+    /// Nothing will be written any more.
+    fn forget_dirty(&mut self) {
+        while let Some(index) = self.dirty.pop_front() {
+            if let Some(partition) = self.partition(index) {
+                partition.dirty = false;
+            }
+        }
+    }
+
     fn plan_writes(&mut self, index: usize, planned: &mut Vec<(RoundWrite, Write)>) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
@@ -89,13 +101,12 @@ impl Shard {
         if matches!(partition.state, State::Failed(_) | State::Deleting) {
             return;
         }
-        let whole = partition.snapshot_wanted;
         let mut count = 0;
         if partition.state == State::Full && partition.retry.is_some() {
             return;
         }
         for writer in &mut partition.writers {
-            let Some(write) = writer.next_write(whole, &self.pool) else {
+            let Some(write) = writer.next_write(&self.pool) else {
                 // Later segments wait: what is durable has no gaps.
                 if writer.is_durable() {
                     continue;
@@ -119,9 +130,6 @@ impl Shard {
             }
         }
         partition.in_flight += count;
-        if count > 0 && whole {
-            self.snapshot_if_whole(index);
-        }
     }
 
     pub(super) fn round_written(&mut self, ordinal: usize, error: Option<DeviceError>, now: Now) {
@@ -218,16 +226,21 @@ impl Shard {
         self.counters.rounds += 1;
         self.counters.lone_rounds += u64::from(round.lone);
         self.record_times(&round, clock);
+        // Behind a write that failed a partition's later ones would leave a gap.
+        let mut failed = None;
         for write in &round.writes {
-            self.segment_durable(write);
+            if write.failed {
+                failed = Some(write.partition);
+            }
+            self.write_over(write, failed == Some(write.partition));
         }
         for write in &round.writes {
             let index = write.partition;
             self.acknowledge(index, clock);
-            self.snapshot_durable(index);
-            self.wake_waiters(index, now);
+            self.captured_durable(index);
+            self.wake_waiters(index);
             self.retire_writers(index);
-            self.want_space(index);
+            self.want_space(index, now);
             self.mark_dirty(index);
             self.advance_delete(index);
         }
@@ -250,14 +263,15 @@ impl Shard {
         });
     }
 
-    fn segment_durable(&mut self, write: &RoundWrite) {
+    /// A write is over; unless it is `lost`, what it wrote is durable.
+    fn write_over(&mut self, write: &RoundWrite, lost: bool) {
         let Some(partition) = self.partitions[write.partition].as_deref_mut() else {
             return;
         };
         partition.in_flight -= 1;
         // Their pending bytes were taken off the count when they got into these states.
         let over = matches!(partition.state, State::Failed(_) | State::Deleting);
-        if write.failed || over {
+        if lost || over {
             return;
         }
         let writer = partition
@@ -271,7 +285,8 @@ impl Shard {
         if let Some(next_offset) = next_offset {
             partition.advance_durable(next_offset);
         }
-        if partition.state == State::Full {
+        // While a retry is due, something else of it has found no space.
+        if partition.state == State::Full && partition.retry.is_none() {
             self.set_state(write.partition, State::Ready);
         }
     }
@@ -299,6 +314,8 @@ impl Shard {
             partition.log
         );
         self.counters.pending_bytes -= partition.pending_bytes();
+        partition.give_up_pending();
+        self.checkpointing.forget_captured(index);
         self.set_state(index, State::Failed(reason.to_owned()));
         self.fail_acks(index, &Fault::new(ErrorCode::StorageFailed, message));
     }

@@ -4,8 +4,10 @@
 use crate::device::{DeviceError, Op, Outcome, SegmentName};
 use crate::limits::{
     FILL_BYTES, FILL_FIRST_BYTES, FILL_PENDING_BYTES_MAX, INDEXES_MAX, SPACE_RETRY_NS, block_ceil,
+    block_floor,
 };
 use crate::log::Side;
+use crate::log::ladder::next_is_due;
 use crate::shard::event::Effect;
 use crate::shard::partition::{IndexState, Next, Sealed, State};
 use crate::shard::writer::SegmentWriter;
@@ -15,7 +17,7 @@ use ringway_wire::{Offset, Position};
 
 impl Shard {
     /// Starts whatever a partition needs next so that its writer doesn't have to wait.
-    pub(super) fn want_space(&mut self, index: usize) {
+    pub(super) fn want_space(&mut self, index: usize, now: Now) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
         };
@@ -27,7 +29,7 @@ impl Shard {
         let without_file = partition
             .writers
             .iter()
-            .find(|w| w.file.is_none() && !w.is_empty());
+            .find(|writer| writer.file.is_none());
         match (partition.next, without_file) {
             (Next::Preparing { .. } | Next::Naming { .. } | Next::Discarding, _) => {}
             (Next::Unnamed { .. }, _) => self.name_proven(index),
@@ -44,8 +46,8 @@ impl Shard {
             }
             (Next::None, None) => {
                 let last = partition.writers.back();
-                if last.is_some_and(|w| !w.is_empty() && w.end.saturating_mul(4) >= w.bytes * 3) {
-                    let bytes = partition.planned_bytes(0);
+                if last.is_some_and(|last| next_is_due(last.end, last.bytes)) {
+                    let bytes = partition.planned_bytes(0, now);
                     self.prepare(index, bytes);
                 }
             }
@@ -90,7 +92,7 @@ impl Shard {
         match result {
             Ok(outcome) => {
                 let filled = match outcome {
-                    Outcome::Prepared { filled } => filled.min(bytes),
+                    Outcome::Prepared { filled } => block_floor(filled.min(bytes)),
                     _ => bytes.min(FILL_FIRST_BYTES),
                 };
                 partition.next = Next::Ready {
@@ -101,11 +103,17 @@ impl Shard {
                 if partition.state == State::Full && partition.pending_bytes() == 0 {
                     self.set_state(index, State::Ready);
                 }
-                self.want_space(index);
+                self.want_space(index, now);
             }
             Err(DeviceError::Full) => {
                 partition.next = Next::None;
-                self.no_space(index, now);
+                // Prepared ahead, it isn't missed yet.
+                let waits = |writer: &SegmentWriter| writer.file.is_none();
+                if partition.writers.iter().any(waits) {
+                    self.no_space(index, now);
+                } else {
+                    self.retry_space(index, now);
+                }
             }
             Err(DeviceError::Failed(reason)) => {
                 partition.next = Next::None;
@@ -130,7 +138,7 @@ impl Shard {
         let writer = partition
             .writers
             .iter_mut()
-            .find(|writer| writer.file.is_none() && !writer.is_empty())
+            .find(|writer| writer.file.is_none())
             .expect("a segment waits for its file");
         writer.file = Some(file);
         writer.bytes = bytes;
@@ -167,14 +175,21 @@ impl Shard {
         let Next::Naming { file, base } = partition.next else {
             unreachable!("naming ends as it began");
         };
-        if error.is_some() {
-            partition.next = Next::Unnamed { file, base };
-            self.retry_space(index, now);
-            return;
+        match error {
+            None => {
+                partition.next = Next::None;
+                self.retire_writers(index);
+                self.want_space(index, now);
+            }
+            Some(DeviceError::Full) => {
+                partition.next = Next::Unnamed { file, base };
+                self.retry_space(index, now);
+            }
+            Some(DeviceError::Failed(reason)) => {
+                partition.next = Next::Unnamed { file, base };
+                self.fail_partition(index, &format!("a segment can't be named: {reason}"));
+            }
         }
-        partition.next = Next::None;
-        self.retire_writers(index);
-        self.want_space(index);
     }
 
     pub(super) fn discarded(&mut self, index: usize, error: Option<DeviceError>, now: Now) {
@@ -187,24 +202,21 @@ impl Shard {
             self.retry_space(index, now);
             return;
         }
-        self.want_space(index);
+        self.want_space(index, now);
     }
 
-    /// There is no space: say so to everybody who waits, go on reading, and try again later.
+    /// There is no space for what waits to be written: say so to everybody who waits for it, go on
+    /// reading, and try again later.
     pub(super) fn no_space(&mut self, index: usize, now: Now) {
-        let waits = self
-            .partition(index)
-            .is_some_and(|partition| partition.pending_bytes() > 0);
-        if waits {
-            // Without anything to write, appends go on: the segment in use has room left.
-            self.set_state(index, State::Full);
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        if matches!(partition.state, State::Failed(_) | State::Deleting) {
+            return;
         }
-        if let Some(partition) = self.partition(index)
-            && waits
-        {
-            let fault = partition.full_fault();
-            self.fail_acks(index, &fault);
-        }
+        let fault = partition.full_fault();
+        self.set_state(index, State::Full);
+        self.fail_acks(index, &fault);
         self.retry_space(index, now);
     }
 
@@ -319,7 +331,7 @@ impl Shard {
             partition.sealed.push(Sealed {
                 base: writer.base,
                 file,
-                file_bytes: writer.bytes,
+                file_bytes: writer.bytes.max(block_ceil(writer.end)),
                 index: IndexState::Loaded(writer.index),
             });
             let base = writer.base;

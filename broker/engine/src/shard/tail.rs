@@ -98,6 +98,12 @@ impl TailCache {
         }
     }
 
+    /// Forgets the batches that begin at or behind an offset.
+    pub(super) fn drop_from(&mut self, offset: Offset) {
+        let kept = self.batches.partition_point(|batch| batch.base < offset);
+        self.batches.truncate(kept);
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.batches = VecDeque::new();

@@ -16,6 +16,14 @@ pub(super) struct Timers<T> {
     ordinal: u64,
 }
 
+impl TimerId {
+    /// Before every other.
+    pub(super) const FIRST: Self = Self {
+        deadline_ns: 0,
+        ordinal: 0,
+    };
+}
+
 impl<T> Default for Timers<T> {
     fn default() -> Self {
         Self {
@@ -43,9 +51,9 @@ impl<T> Timers<T> {
     }
 
     /// The next timer that is due.
-    pub(super) fn pop(&mut self, now_ns: u64) -> Option<T> {
+    pub(super) fn pop(&mut self, now_ns: u64) -> Option<(TimerId, T)> {
         let first = self.due.first_entry()?;
-        (first.key().deadline_ns <= now_ns).then(|| first.remove())
+        (first.key().deadline_ns <= now_ns).then(|| first.remove_entry())
     }
 
     /// When the next timer is due.

@@ -6,6 +6,7 @@
 //! tail block.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use ringway_wire::{Offset, Position};
 
@@ -15,6 +16,7 @@ use crate::limits::{
     BLOCK_BYTES, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, FILL_FIRST_BYTES, ROUND_BYTES_MAX, block_ceil,
     block_floor,
 };
+use crate::log::ladder::Pace;
 use crate::log::{Active, Epochs, Producers, SparseIndex};
 
 /// A chunk and the position of its first byte.
@@ -79,6 +81,11 @@ pub(super) struct SegmentWriter {
     pub(super) seal: Option<Box<Seal>>,
     /// A fill failed: the rest is left to the writes themselves.
     pub(super) fill_failed: bool,
+    /// When this process began to write it, and where its end was then.
+    began_ns: u64,
+    began_end: u64,
+    /// A chunk was opened for the batch that is being appended.
+    new_chunk: bool,
     /// A write went beyond what was filled, so the file's metadata has to be synced with it.
     unsynced_allocation: bool,
     chunks: VecDeque<Placed>,
@@ -87,8 +94,8 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// A segment without records.
-    pub(super) fn new(base: Offset, bytes: u64, chunk_bytes: usize) -> Self {
+    /// A segment without records, begun at a time of the monotonic clock.
+    pub(super) fn new(base: Offset, bytes: u64, chunk_bytes: usize, began_ns: u64) -> Self {
         Self {
             base,
             file: None,
@@ -100,6 +107,9 @@ impl SegmentWriter {
             index: SparseIndex::new(base, bytes),
             seal: None,
             fill_failed: false,
+            began_ns,
+            began_end: 0,
+            new_chunk: false,
             unsynced_allocation: false,
             chunks: VecDeque::new(),
             ends: VecDeque::new(),
@@ -115,6 +125,7 @@ impl SegmentWriter {
         index: SparseIndex,
         tail_block: &[u8],
         pool: &Pool,
+        now_ns: u64,
     ) -> Self {
         let end = active.position.0;
         assert_eq!(
@@ -122,14 +133,17 @@ impl SegmentWriter {
             end - block_floor(end),
             "the tail block is whole"
         );
-        let mut writer = Self::new(active.base, active.file_bytes, CHUNK_BYTES_MIN);
+        // What is left of a file that was cut off inside a block can't be written.
+        let bytes = block_floor(active.file_bytes);
+        let mut writer = Self::new(active.base, bytes, CHUNK_BYTES_MIN, now_ns);
         writer.file = Some(file);
         // A small segment was filled whole when it was prepared; of a large one it isn't known.
-        writer.filled = match active.file_bytes <= FILL_FIRST_BYTES {
-            true => active.file_bytes,
-            false => block_ceil(end).min(active.file_bytes),
+        writer.filled = match bytes <= FILL_FIRST_BYTES {
+            true => bytes,
+            false => block_ceil(end).min(bytes),
         };
         writer.end = end;
+        writer.began_end = end;
         writer.durable = end;
         writer.index = index;
         if !tail_block.is_empty() {
@@ -143,9 +157,12 @@ impl SegmentWriter {
         self.end + bytes as u64 <= self.bytes
     }
 
-    /// Whether nothing was appended.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.end == 0
+    /// How fast it was written.
+    pub(super) fn pace(&self, now_ns: u64) -> Pace {
+        Pace {
+            bytes: self.end - self.began_end,
+            over: Duration::from_nanos(now_ns.saturating_sub(self.began_ns)),
+        }
     }
 
     /// Whether everything appended is durable.
@@ -171,8 +188,8 @@ impl SegmentWriter {
     }
 
     /// Space for a batch right behind the last one; it becomes part of the segment with
-    /// [`SegmentWriter::commit`]. True when a new chunk was opened for it.
-    pub(super) fn reserve(&mut self, bytes: usize, pool: &Pool) -> (&mut [u8], bool) {
+    /// [`SegmentWriter::commit`].
+    pub(super) fn reserve(&mut self, bytes: usize, pool: &Pool) -> &mut [u8] {
         let room = self
             .chunks
             .back()
@@ -181,12 +198,13 @@ impl SegmentWriter {
             let prefix = self.tail_block();
             let prefix = prefix.as_deref().unwrap_or_default().to_vec();
             self.open_chunk(prefix.len() + bytes, &prefix, pool);
+            self.new_chunk = true;
         }
         let last = self
             .chunks
             .back_mut()
             .expect("a chunk was opened if there was none");
-        (&mut last.chunk.spare()[..bytes], !room)
+        &mut last.chunk.spare()[..bytes]
     }
 
     fn open_chunk(&mut self, bytes: usize, prefix: &[u8], pool: &Pool) {
@@ -208,8 +226,9 @@ impl SegmentWriter {
         (start < last.chunk.len()).then(|| last.chunk.slice(start..last.chunk.len()))
     }
 
-    /// Makes the reserved bytes part of the segment; the batch as shared bytes.
-    pub(super) fn commit(&mut self, bytes: usize, next_offset: Offset) -> Slice {
+    /// Makes the reserved bytes part of the segment; the batch as shared bytes, and whether it is
+    /// the first of its chunk.
+    pub(super) fn commit(&mut self, bytes: usize, next_offset: Offset) -> (Slice, bool) {
         let last = self.chunks.back_mut().expect("space was reserved");
         let start = last.chunk.len();
         last.chunk.fill(bytes);
@@ -218,18 +237,15 @@ impl SegmentWriter {
             position: self.end,
             next_offset,
         });
-        last.chunk.slice(start..start + bytes)
+        let slice = last.chunk.slice(start..start + bytes);
+        (slice, std::mem::take(&mut self.new_chunk))
     }
 
-    /// What to write next, or `None` when nothing can be written now. With `whole`, all of it;
-    /// else at most a round's share.
-    pub(super) fn next_write(&mut self, whole: bool, pool: &Pool) -> Option<Write> {
+    /// What to write next, at most a round's share, or `None` when nothing can be written now.
+    pub(super) fn next_write(&mut self, pool: &Pool) -> Option<Write> {
         self.file?;
         let start = block_floor(self.durable);
-        let mut end = self.end;
-        if !whole {
-            end = end.min(start + ROUND_BYTES_MAX as u64);
-        }
+        let mut end = self.end.min(start + ROUND_BYTES_MAX as u64);
         if self.filling {
             end = end.min(self.filled);
         }
@@ -307,6 +323,12 @@ impl SegmentWriter {
         while self.chunks.len() > 1 && self.chunks[1].start <= block_floor(self.durable) {
             self.chunks.pop_front();
         }
+    }
+
+    /// Nothing of it is written any more: frees the append buffer.
+    pub(super) fn give_up_pending(&mut self) {
+        self.chunks.clear();
+        self.ends.clear();
     }
 
     /// Keeps no more memory than the tail block takes, if everything is durable.

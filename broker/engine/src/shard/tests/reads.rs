@@ -1,0 +1,155 @@
+//! Readers beside writers: waiting fetches, cold reads at segment borders and at the durable end.
+
+use ringway_wire::request::{FetchRequest, Reply};
+use ringway_wire::{ErrorCode, Offset};
+
+use super::rig::{LOG, Rig, plain, shard_config};
+use crate::shard::{Event, ShardConfig};
+
+fn fetch(offset: u64, wait_ms: u32) -> FetchRequest {
+    FetchRequest {
+        topic: LOG.topic,
+        partition: LOG.partition,
+        offset: Offset(offset),
+        bytes_max: 1 << 20,
+        wait_ms,
+        ..FetchRequest::default()
+    }
+}
+
+/// A shard that keeps next to nothing in memory.
+fn forgetful() -> Rig {
+    let config = ShardConfig {
+        cache_bytes_max: 0,
+        ..shard_config()
+    };
+    let mut rig = Rig::without_partitions(config, 8 << 20);
+    rig.open(LOG);
+    rig.run();
+    rig
+}
+
+#[test]
+fn a_fetch_that_waits_for_more_than_came_keeps_its_deadline() {
+    let mut rig = Rig::new(1 << 20);
+    rig.append(&plain(&[b"a"]));
+    rig.hold_kinds = vec!["write", "durable write"];
+    rig.produce(&plain(&[b"b"]));
+    rig.run();
+    rig.produce(&plain(&[b"c"]));
+    let first = rig.fetch(1, 1_000);
+    let second = rig.fetch(2, 1_000);
+    rig.run_for(900_000_000);
+    rig.finish_held(0, None);
+    rig.run();
+    assert!(rig.answered(first) && !rig.answered(second));
+    assert_eq!(rig.shard.counters().waiting, 1);
+    rig.run_for(200_000_000);
+    assert!(rig.answered(second), "a second is over");
+    assert_eq!(rig.shard.counters().waiting, 0);
+}
+
+#[test]
+fn fetches_of_a_connection_that_is_gone_are_forgotten() {
+    let mut rig = Rig::new(1 << 20);
+    rig.append(&plain(&[b"a"]));
+    let request = fetch(1, 60_000);
+    let stays = rig.request_of(1, request.into(), &[]);
+    let gone = rig.request_of(2, request.into(), &[]);
+    rig.run();
+    assert_eq!(rig.shard.counters().waiting, 2);
+    rig.shard.apply(Event::Gone { source: 2 }, rig.now);
+    assert_eq!(rig.shard.counters().waiting, 1);
+    rig.append(&plain(&[b"b"]));
+    assert!(rig.answered(stays) && !rig.answered(gone));
+    assert_eq!(rig.shard.counters().waiting, 0);
+    assert_eq!(
+        rig.shard.next_deadline_ns().map(|ns| ns < 10_000_000_000),
+        Some(true)
+    );
+}
+
+#[test]
+fn batches_of_any_size_are_read_from_disk() {
+    let mut rig = forgetful();
+    let sizes = [
+        100, 5_000, 600_000, 40, 3_000_000, 200_000, 7_000_000, 1, 65_536,
+    ];
+    for size in sizes {
+        rig.append(&plain(&[&vec![3; size]]));
+    }
+    for offset in 0..sizes.len() as u64 {
+        let records = rig.read_from(offset, sizes.len() as u64);
+        let expected = &sizes[offset as usize..];
+        assert!(
+            records
+                .iter()
+                .map(|record| record.1.len())
+                .eq(expected.iter().copied())
+        );
+    }
+    assert!(rig.ops.contains(&"read"));
+}
+
+#[test]
+fn a_reader_of_the_active_segment_sees_what_is_durable_and_no_more() {
+    let mut rig = forgetful();
+    for _ in 0..5 {
+        rig.append(&plain(&[&[1; 2_000]]));
+    }
+    rig.hold_kinds = vec!["write", "durable write"];
+    rig.produce(&plain(&[&[2; 9_000]]));
+    rig.run();
+    rig.produce(&plain(&[&[3; 9_000]]));
+    rig.run();
+    assert_eq!(rig.read_from(0, 5).len(), 5);
+    let waits = rig.fetch(5, 0);
+    rig.run();
+    assert_eq!(rig.fetched(waits), []);
+    rig.release();
+    assert_eq!(rig.read_from(0, 7).len(), 7);
+}
+
+#[test]
+fn a_segment_may_be_sealed_while_it_is_read() {
+    let mut rig = forgetful();
+    rig.append(&plain(&[&[1; 30_000]]));
+    rig.hold_kinds = vec!["read"];
+    let fetch = rig.fetch(0, 0);
+    rig.run();
+    for _ in 0..20 {
+        rig.append(&plain(&[&[1; 30_000]]));
+    }
+    rig.release();
+    assert_eq!(rig.fetched(fetch)[0].0, 0);
+}
+
+#[test]
+fn a_damaged_batch_is_passed_on_the_way_to_a_later_one() {
+    let mut rig = forgetful();
+    for _ in 0..10 {
+        rig.append(&plain(&[&[1; 3_000]]));
+    }
+    let segment = (LOG, crate::device::SegmentName::Base(Offset(0)));
+    let bytes = rig.files.get_mut(&segment).unwrap();
+    bytes[3 * 3_200 + 2_000] ^= 1;
+    let mut damaged = Vec::new();
+    let mut read = Vec::new();
+    for offset in 0..10 {
+        let request = rig.fetch(offset, 0);
+        rig.run();
+        let Reply::Fetch(reply) = &rig.replies[&request].0 else {
+            panic!("another reply")
+        };
+        match &reply.fault {
+            Some(fault) => {
+                assert_eq!(fault.code, ErrorCode::DamagedBatch);
+                assert!(reply.safe_offset > Offset(offset), "no reader is sent back");
+                damaged.push(offset);
+            }
+            None => read.push(offset),
+        }
+    }
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    assert_eq!(read.len(), 9);
+}
