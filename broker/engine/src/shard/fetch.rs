@@ -23,6 +23,8 @@ pub(super) enum Want {
     Batches(FetchRequest),
     /// The first batch appended at or after a time, in microseconds since 1970.
     Since(i64),
+    /// When a segment began, on the way to such a batch.
+    Beginning(i64),
 }
 
 /// A request that needs the disk, between two reads.
@@ -255,7 +257,7 @@ impl Shard {
         let partition = self.partitions[task.partition].as_deref();
         let reply = match task.want {
             Want::Batches(_) => fetch_fault(partition, fault, safe_offset),
-            Want::Since(_) => {
+            Want::Since(_) | Want::Beginning(_) => {
                 let reply = ListOffsetsReply {
                     fault: Some(fault),
                     ..Default::default()

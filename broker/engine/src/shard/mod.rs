@@ -11,7 +11,9 @@ mod open;
 mod partition;
 mod produce;
 mod read;
+mod rebuild;
 mod round;
+mod seek;
 mod space;
 mod status;
 mod tail;
@@ -35,6 +37,7 @@ use crate::shard::fetch::FetchTask;
 use crate::shard::open::Opening;
 use crate::shard::partition::{Partition, State};
 use crate::shard::read::Reads;
+use crate::shard::rebuild::Rebuilding;
 use crate::shard::round::Round;
 use crate::shard::timers::{TimerId, Timers};
 use crate::time::Now;
@@ -118,6 +121,8 @@ enum Pending {
     Recover(usize),
     RecoverSync(usize),
     RecoverRemove(usize),
+    RebuildSide(usize),
+    RebuildRead(usize),
     Checkpoint,
     Remove(usize),
     RemovePartition(usize),
@@ -133,6 +138,8 @@ impl Pending {
             | Self::Discard(index)
             | Self::Remove(index)
             | Self::RemovePartition(index)
+            | Self::RebuildSide(index)
+            | Self::RebuildRead(index)
             | Self::Fill {
                 partition: index, ..
             }
@@ -229,6 +236,7 @@ pub struct Shard {
     dirty: VecDeque<usize>,
     round: Option<Round>,
     reads: Reads,
+    rebuilding: Rebuilding,
     checkpointing: Checkpointing,
     timers: Timers<Timer>,
     /// Fetches that wait: the connection, the timer that ends it, the partition.
@@ -286,6 +294,7 @@ impl Shard {
             dirty: VecDeque::new(),
             round: None,
             reads,
+            rebuilding: Rebuilding::default(),
             checkpointing: Checkpointing::default(),
             timers: Timers::default(),
             waiting: BTreeSet::new(),
@@ -382,6 +391,7 @@ impl Shard {
         self.advance_openings(now);
         self.start_round(now);
         self.start_reads(now);
+        self.advance_rebuilding();
         self.evict();
         self.advance_checkpoint(now);
         self.advance_drain(now);
@@ -445,6 +455,8 @@ impl Shard {
             }
             Pending::Recover(slot) => self.recover_done(slot, result, now),
             Pending::RecoverSync(slot) => self.recover_synced(slot, result.err(), now),
+            Pending::RebuildSide(index) => self.rebuild_side_loaded(index, result),
+            Pending::RebuildRead(_) => self.rebuild_read(result),
             Pending::RecoverRemove(slot) => self.recover_removed(slot, result.err(), now),
             Pending::Checkpoint => self.checkpoint_saved(result.err()),
             Pending::Remove(_) => {}

@@ -8,6 +8,7 @@ use ringway_wire::{Offset, TopicPartition};
 use crate::buffer::Pool;
 use crate::device::{DeviceError, FileId, Op, Outcome, SegmentName};
 use crate::limits::RECOVERING_MAX;
+use crate::log::limits::INDEXED_SEGMENT_BYTES_MIN;
 use crate::log::{
     CheckpointEntry, Damage, Found, FoundSegment, ReadFailed, Recovered, Recovery, SealedSegment,
     SideFile, Step,
@@ -331,6 +332,11 @@ impl Shard {
             cut: recovered.cut.as_ref().map(ToString::to_string),
         });
         self.weigh_damage(index, &recovered);
+        for sealed in &recovered.sealed {
+            if sealed.side == SideFile::Unusable && is_indexed(sealed) {
+                self.rebuild_side(index, sealed.base);
+            }
+        }
         if let Some(error) = candidate.remove_error {
             self.fail_partition(index, &format!("a left-over segment stays: {error}"));
         }
@@ -362,6 +368,11 @@ impl Shard {
             self.fail_partition(index, &reason);
         }
     }
+}
+
+/// Whether a segment is so large that its side file has an index.
+const fn is_indexed(sealed: &SealedSegment) -> bool {
+    sealed.file_bytes >= INDEXED_SEGMENT_BYTES_MIN
 }
 
 const fn damaged_offset(damage: &Damage) -> Offset {
@@ -416,9 +427,10 @@ impl Partition {
             base: sealed.base,
             file: ids[&SegmentName::Base(sealed.base)],
             file_bytes: sealed.file_bytes,
+            began_us: None,
             index: match sealed.side {
-                SideFile::Unusable => IndexState::Missing,
-                SideFile::Valid | SideFile::Unread => IndexState::OnDisk,
+                SideFile::Valid | SideFile::Unread if is_indexed(sealed) => IndexState::OnDisk,
+                _ => IndexState::Missing,
             },
         };
         self.sealed = recovered.sealed.iter().map(sealed).collect();

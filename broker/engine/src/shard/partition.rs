@@ -57,6 +57,8 @@ pub(super) struct Sealed {
     pub(super) file: FileId,
     /// Bytes of the file.
     pub(super) file_bytes: u64,
+    /// Append time of its first batch, in microseconds since 1970, once known.
+    pub(super) began_us: Option<i64>,
     pub(super) index: IndexState,
 }
 
@@ -264,6 +266,9 @@ impl Partition {
         let header_crc = stamp(space, &leader);
         let base = self.log_end;
         let next = base.plus(header.record_count.into());
+        if writer.end == 0 {
+            writer.began_us = Some(append_time_us);
+        }
         writer.index.add(base, Position(writer.end), append_time_us);
         let (bytes, new_chunk) = writer.commit(bytes, next);
         if let Some(segment) = new_segment {
@@ -367,6 +372,15 @@ impl Partition {
             .binary_search_by_key(&base, |sealed| sealed.base)
             .ok()?;
         self.sealed.get_mut(at)
+    }
+
+    /// The index of a segment: one that is written has one, of a sealed one it depends.
+    pub(super) fn index_of(&self, base: Offset) -> (Option<&SegmentWriter>, Option<&IndexState>) {
+        let writer = self.writers.iter().find(|writer| writer.base == base);
+        let sealed = self
+            .sealed
+            .binary_search_by_key(&base, |sealed| sealed.base);
+        (writer, sealed.ok().map(|at| &self.sealed[at].index))
     }
 
     /// Remembers where a cold reader will go on.

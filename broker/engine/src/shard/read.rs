@@ -11,7 +11,7 @@ use crate::buffer::Slice;
 use crate::device::{DeviceError, FileId, Op, Outcome};
 use crate::limits::{BLOCK_BYTES, READ_BYTES, block_ceil, block_floor};
 use crate::log::{Side, SparseIndex};
-use crate::shard::event::{Note, Token};
+use crate::shard::event::Note;
 use crate::shard::fetch::{FetchTask, Want, wanted};
 use crate::shard::partition::{Cursor, IndexState, Partition, State};
 use crate::shard::{Pending, Shard, Timer};
@@ -128,11 +128,9 @@ impl Shard {
         }
         let floor = |sparse: &SparseIndex, want: &Want| match want {
             Want::Batches(_) => sparse.floor(offset),
-            Want::Since(time_us) => sparse.floor_time(*time_us),
+            Want::Since(time_us) | Want::Beginning(time_us) => sparse.floor_time(*time_us),
         };
-        let writer = partition.writers.iter().find(|writer| writer.base == base);
-        let sealed = partition.sealed.iter().find(|sealed| sealed.base == base);
-        let entry = match (writer, sealed.map(|sealed| &sealed.index)) {
+        let entry = match partition.index_of(base) {
             (Some(writer), _) => floor(&writer.index, &task.want),
             (None, Some(IndexState::Loaded(sparse))) => floor(sparse, &task.want),
             (None, Some(IndexState::OnDisk)) => {
@@ -177,26 +175,16 @@ impl Shard {
                 sealed.index = IndexState::Loaded(side.index);
                 self.index_loaded(index, base);
             }
-            None => sealed.index = IndexState::Missing,
+            None => {
+                sealed.index = IndexState::Missing;
+                self.rebuild_side(index, base);
+            }
         }
         self.place(task);
     }
 
-    /// Finds the segment in which a time falls: the last one whose first batch is older.
-    pub(super) fn seek_time(&mut self, index: usize, token: Token, time_us: i64) {
-        let partition = self.partitions[index].as_deref().expect("it exists");
-        let first = partition.sealed.first().map(|sealed| sealed.base);
-        let base = first.or_else(|| partition.writers.front().map(|writer| writer.base));
-        let task = FetchTask {
-            token,
-            partition: index,
-            want: Want::Since(time_us),
-            base: base.unwrap_or(partition.log_start),
-            position: 0,
-            expected: base.unwrap_or(partition.log_start),
-            read_bytes: READ_BYTES,
-        };
-        self.place(task);
+    pub(super) fn queue_read(&mut self, task: FetchTask) {
+        self.reads.queue.push_back(task);
     }
 
     /// Starts reads that wait, as far as the budget goes.
@@ -279,6 +267,9 @@ impl Shard {
             let fault = Fault::new(ErrorCode::OffsetOutOfRange, message);
             return self.fail_task(&task, fault, safe_offset);
         }
+        if let Want::Beginning(time_us) = task.want {
+            return self.seek_time(task.partition, task.token, time_us);
+        }
         self.place(task);
     }
 
@@ -308,6 +299,9 @@ impl Shard {
         let Some(segment) = readable(partition, task.base) else {
             return self.replace(task);
         };
+        if let Want::Beginning(time_us) = task.want {
+            return self.beginning_read(&task, time_us, &slice);
+        }
         match search(partition, &task, &segment, &slice) {
             Found::Batches {
                 slices,
@@ -368,7 +362,9 @@ impl Shard {
             return self.place(task);
         }
         match task.want {
-            Want::Since(_) => self.reply_offset(task.partition, task.token, high_watermark),
+            Want::Since(_) | Want::Beginning(_) => {
+                self.reply_offset(task.partition, task.token, high_watermark)
+            }
             Want::Batches(_) => {
                 let reason = "the segment ends before it".to_owned();
                 let segment = Readable {
@@ -405,15 +401,7 @@ impl Shard {
                 .find(at)
                 .map(|entry| entry.base_offset)
         };
-        let writer = partition
-            .writers
-            .iter()
-            .find(|writer| writer.base == task.base);
-        let sealed = partition
-            .sealed
-            .iter()
-            .find(|sealed| sealed.base == task.base);
-        let indexed = match (writer, sealed.map(|sealed| &sealed.index)) {
+        let indexed = match partition.index_of(task.base) {
             (Some(writer), _) => beyond(&writer.index),
             (None, Some(IndexState::Loaded(sparse))) => beyond(sparse),
             _ => None,
@@ -521,7 +509,7 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
             Want::Since(time_us) if header.append_time_us >= time_us => {
                 return Found::Time(header.base_offset);
             }
-            Want::Since(_) => {}
+            Want::Since(_) | Want::Beginning(_) => {}
             Want::Batches(request) if header.next_offset() > request.offset => {
                 let limits = wanted(&request, high_watermark);
                 let records = u64::from(header.last_offset_delta) + 1;
@@ -539,7 +527,7 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
 /// Whether a task looks for this batch or one before it.
 fn wants(task: &FetchTask, header: &BatchHeader) -> bool {
     match task.want {
-        Want::Since(time_us) => header.append_time_us >= time_us,
+        Want::Since(time_us) | Want::Beginning(time_us) => header.append_time_us >= time_us,
         Want::Batches(request) => header.next_offset() > request.offset,
     }
 }

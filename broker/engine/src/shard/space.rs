@@ -8,6 +8,7 @@ use crate::limits::{
 };
 use crate::log::Side;
 use crate::log::ladder::next_is_due;
+use crate::log::limits::INDEXED_SEGMENT_BYTES_MIN;
 use crate::shard::event::Effect;
 use crate::shard::partition::{IndexState, Next, Sealed, State};
 use crate::shard::writer::SegmentWriter;
@@ -328,14 +329,22 @@ impl Shard {
                 epochs: seal.epochs,
                 producers: seal.producers,
             };
+            let file_bytes = writer.bytes.max(block_ceil(writer.end));
+            let indexed = file_bytes >= INDEXED_SEGMENT_BYTES_MIN;
             partition.sealed.push(Sealed {
                 base: writer.base,
                 file,
-                file_bytes: writer.bytes.max(block_ceil(writer.end)),
-                index: IndexState::Loaded(writer.index),
+                file_bytes,
+                began_us: writer.began_us,
+                index: match indexed {
+                    true => IndexState::Loaded(writer.index),
+                    false => IndexState::Missing,
+                },
             });
             let base = writer.base;
-            self.index_loaded(index, base);
+            if indexed {
+                self.index_loaded(index, base);
+            }
             let op = Op::SaveSide {
                 log,
                 base,

@@ -5,6 +5,7 @@ mod deletes;
 mod failures;
 mod reads;
 mod rig;
+mod seeks;
 mod starts;
 
 use ringway_wire::batch::ProducerStamp;

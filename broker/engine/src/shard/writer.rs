@@ -84,6 +84,8 @@ pub(super) struct SegmentWriter {
     /// When this process began to write it, and where its end was then.
     began_ns: u64,
     began_end: u64,
+    /// Append time of its first batch, in microseconds since 1970, once known.
+    pub(super) began_us: Option<i64>,
     /// A chunk was opened for the batch that is being appended.
     new_chunk: bool,
     /// A write went beyond what was filled, so the file's metadata has to be synced with it.
@@ -109,6 +111,7 @@ impl SegmentWriter {
             fill_failed: false,
             began_ns,
             began_end: 0,
+            began_us: None,
             new_chunk: false,
             unsynced_allocation: false,
             chunks: VecDeque::new(),

@@ -1,0 +1,98 @@
+//! Finding a time: a binary search over the segments by when each began. Where that isn't known
+//! yet, because an earlier run wrote the segment, its first header is read once.
+
+use ringway_wire::Offset;
+use ringway_wire::batch::check_header;
+
+use crate::buffer::Slice;
+use crate::limits::{BLOCK_BYTES, READ_BYTES};
+use crate::shard::Shard;
+use crate::shard::event::Token;
+use crate::shard::fetch::{FetchTask, Want};
+use crate::shard::partition::Partition;
+
+/// Where a time is.
+enum Sought {
+    /// In this segment, or at the start of the next one.
+    In(Offset),
+    /// It depends on when this segment began.
+    Unknown(Offset),
+}
+
+impl Partition {
+    /// Base and beginning of a segment, by its ordinal.
+    fn segment_start(&self, ordinal: usize) -> (Offset, Option<i64>) {
+        match self.sealed.get(ordinal) {
+            Some(sealed) => (sealed.base, sealed.began_us),
+            None => {
+                let writer = &self.writers[ordinal - self.sealed.len()];
+                (writer.base, writer.began_us)
+            }
+        }
+    }
+
+    /// The last segment that began before a time, else the first.
+    fn seek(&self, time_us: i64) -> Sought {
+        let (mut low, mut high) = (0, self.sealed.len() + self.writers.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.segment_start(middle) {
+                (base, None) => return Sought::Unknown(base),
+                (_, Some(began_us)) if began_us < time_us => low = middle + 1,
+                (_, Some(_)) => high = middle,
+            }
+        }
+        Sought::In(self.segment_start(low.saturating_sub(1)).0)
+    }
+
+    fn set_began(&mut self, base: Offset, began_us: i64) {
+        if let Some(sealed) = self.sealed_at(base) {
+            sealed.began_us = Some(began_us);
+        } else if let Some(writer) = self.writers.iter_mut().find(|writer| writer.base == base) {
+            writer.began_us = Some(began_us);
+        }
+    }
+}
+
+impl Shard {
+    /// Looks for the first batch appended at or after a time in a log that isn't empty.
+    pub(super) fn seek_time(&mut self, index: usize, token: Token, time_us: i64) {
+        let partition = self.partitions[index].as_deref().expect("it exists");
+        let high_watermark = partition.high_watermark();
+        let task = |want, base, read_bytes| FetchTask {
+            token,
+            partition: index,
+            want,
+            base,
+            position: 0,
+            expected: base,
+            read_bytes,
+        };
+        match partition.seek(time_us) {
+            Sought::In(base) if base >= high_watermark => {
+                self.reply_offset(index, token, high_watermark);
+            }
+            Sought::In(base) => self.place(task(Want::Since(time_us), base, READ_BYTES)),
+            Sought::Unknown(base) => {
+                let task = task(Want::Beginning(time_us), base, BLOCK_BYTES);
+                self.queue_read(task);
+            }
+        }
+    }
+
+    /// The beginning of a segment was read: the search goes on.
+    pub(super) fn beginning_read(&mut self, task: &FetchTask, time_us: i64, bytes: &Slice) {
+        let index = task.partition;
+        let partition = self.partitions[index].as_deref_mut().expect("it exists");
+        let log_id = partition.log.log_id();
+        let began_us = match check_header(bytes, true) {
+            Ok(header) if header.log_id == log_id && header.base_offset == task.base => {
+                header.append_time_us
+            }
+            // Damaged: whoever reads on from here will say so.
+            _ => i64::MIN,
+        };
+        partition.set_began(task.base, began_us);
+        self.seek_time(index, task.token, time_us);
+    }
+}
