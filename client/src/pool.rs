@@ -164,3 +164,73 @@ pub(crate) fn shared_address(broker: &BrokerMetadata) -> Address {
         port: broker.port,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ringway_wire::{NodeId, ShardId};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn until(what: impl Fn() -> bool) {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shard_port_is_gone_around_and_found_again() {
+        let shared = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let broker = BrokerMetadata {
+            node: NodeId(1),
+            host: "127.0.0.1".to_owned(),
+            port: shared.local_addr().unwrap().port(),
+            shard_ports: vec![own.port()],
+        };
+        let pool = Pool::new(Options {
+            client_name: String::new(),
+            connect_timeout: Duration::from_secs(3),
+            request_timeout: Duration::from_secs(3),
+            keepalive: false,
+        });
+        let route = Route {
+            node: NodeId(1),
+            shard: ShardId(0),
+        };
+        let first = pool.shard(&broker, route);
+        until(|| first.is_closed()).await;
+        let detour = pool.shard(&broker, route);
+        until(|| detour.is_open()).await;
+        // The probe that this began fails, too; the next one has to wait for its time.
+        until(|| pool.lock().connections.len() == 1).await;
+        assert!(Arc::ptr_eq(&detour, &pool.shard(&broker, route)));
+        assert_eq!(pool.lock().connections.len(), 1);
+
+        let _own = TcpListener::bind(own).await.unwrap();
+        for detour in pool.lock().detours.values_mut() {
+            detour.probe_at = Instant::now();
+        }
+        assert!(
+            Arc::ptr_eq(&detour, &pool.shard(&broker, route)),
+            "the traffic doesn't wait"
+        );
+        until(|| pool.lock().connections.values().all(|each| each.is_open())).await;
+        let direct = pool.shard(&broker, route);
+        assert!(!Arc::ptr_eq(&detour, &direct) && direct.is_open());
+        assert!(pool.lock().detours.is_empty());
+
+        pool.close();
+        assert!(direct.is_closed() && detour.is_closed());
+        assert!(
+            pool.shard(&broker, route).is_closed(),
+            "closed is closed for good"
+        );
+    }
+}

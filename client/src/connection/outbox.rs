@@ -31,6 +31,8 @@ struct Outgoing {
     correlation: u32,
     /// Told when the last byte is written, where no reply comes.
     silent: Option<Teller>,
+    /// When it has to be written, where no reply comes.
+    deadline: Instant,
 }
 
 impl Outgoing {
@@ -91,24 +93,24 @@ impl Outbox {
         let head = request.to_frame(CorrelationId(self.correlation), data_bytes);
         let teller = Teller { respond, token };
         let silent = (!answered).then(|| teller.clone());
+        let kind = request.kind();
         self.queue.push_back(Outgoing {
             head,
             data,
             correlation: self.correlation,
             silent,
+            deadline,
         });
-        if !answered {
-            return false;
+        if answered {
+            self.pending.insert(
+                self.correlation,
+                Pending {
+                    kind,
+                    teller,
+                    deadline,
+                },
+            );
         }
-        let kind = request.kind();
-        self.pending.insert(
-            self.correlation,
-            Pending {
-                kind,
-                teller,
-                deadline,
-            },
-        );
         let earlier = self.armed.is_none_or(|armed| deadline < armed);
         if earlier {
             self.armed = Some(deadline);
@@ -166,7 +168,9 @@ impl Outbox {
 
     /// Whether a request waits longer than it may; sets the timer anew.
     pub(super) fn overdue(&mut self, now: Instant) -> bool {
-        self.armed = self.pending.values().map(|pending| pending.deadline).min();
+        let replies = self.pending.values().map(|pending| pending.deadline);
+        let silent = self.queue.iter().find(|frame| frame.silent.is_some());
+        self.armed = replies.chain(silent.map(|frame| frame.deadline)).min();
         self.armed.is_some_and(|first| first <= now)
     }
 
@@ -321,5 +325,13 @@ mod tests {
         assert!(!outbox.overdue(now + second), "that one was answered");
         assert_eq!(outbox.armed, Some(now + 2 * second));
         assert!(outbox.overdue(now + 2 * second));
+        // Where no reply comes, writing has to end in time.
+        let mut outbox = Outbox::default();
+        assert!(outbox.push(Submission {
+            answered: false,
+            ..at(now + second)
+        }));
+        assert!(!outbox.overdue(now));
+        assert!(outbox.overdue(now + second));
     }
 }
