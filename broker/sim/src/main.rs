@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use ringway_sim::device::DurableWrite;
 use ringway_sim::log::{Points, Sabotage, Sweep, Tally, sweep};
 
 /// Deterministic simulations of Ringway's engine.
@@ -41,6 +42,13 @@ struct LogArgs {
     /// Break a rule on purpose: the simulation has to fail.
     #[arg(long, value_parser = sabotage)]
     sabotage: Option<Sabotage>,
+    /// The device's durable writes make nothing durable but themselves (true), or everything before
+    /// them (false) [default: as the seed has it]
+    #[arg(long)]
+    fua: Option<bool>,
+    /// Print how often what happened.
+    #[arg(long)]
+    counts: bool,
     /// Threads [default: one per core]
     #[arg(long)]
     threads: Option<usize>,
@@ -72,6 +80,10 @@ fn main() -> ExitCode {
             None => Points::Some(SOME_POINTS),
         },
         sabotage: args.sabotage,
+        durable_write: args.fua.map(|fua| match fua {
+            true => DurableWrite::ItselfOnly,
+            false => DurableWrite::Flushes,
+        }),
         threads: args.threads.unwrap_or(cores),
         lines: args.trace || args.point.is_some(),
     };
@@ -79,9 +91,12 @@ fn main() -> ExitCode {
     match sweep(runs, |tally| progress.show(tally)) {
         Ok(tally) => {
             progress.end();
+            for (what, count) in tally.counts.iter().filter(|_| args.counts) {
+                println!("{count:>10}  {what}");
+            }
             println!(
                 "{} after {:.1} s: no promise broken",
-                words(tally),
+                words(&tally),
                 seconds(begun)
             );
             ExitCode::SUCCESS
@@ -98,7 +113,7 @@ fn seconds(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-fn words(tally: Tally) -> String {
+fn words(tally: &Tally) -> String {
     format!(
         "{} seeds, {} crash points, {} operations",
         tally.seeds, tally.points, tally.operations
@@ -124,7 +139,7 @@ impl Progress {
         }
     }
 
-    fn show(&self, tally: Tally) {
+    fn show(&self, tally: &Tally) {
         let every = if self.terminal {
             Duration::from_millis(200)
         } else {

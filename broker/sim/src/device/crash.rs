@@ -191,13 +191,18 @@ impl Disk {
             let Some(place) = self.files[index].visible else {
                 continue;
             };
-            let later = self.files[index + 1..]
-                .iter()
-                .any(|file| file.visible == Some(place));
-            if later {
+            let changed = self.files[index].changed;
+            let later = |file: &Rc<SimFile>| file.visible == Some(place) && file.changed > changed;
+            if self.files.iter().any(later) {
                 Rc::make_mut(&mut self.files[index]).visible = seen;
             }
         }
+        let mut places: Vec<Place> = self.files.iter().filter_map(|file| file.visible).collect();
+        places.sort_unstable();
+        assert!(
+            places.windows(2).all(|pair| pair[0] != pair[1]),
+            "a name stands for one file"
+        );
         for file in &mut self.files {
             if file.durable != file.visible {
                 let file = Rc::make_mut(file);

@@ -127,9 +127,12 @@ impl Disk {
         true
     }
 
-    /// Takes a file's name; its bytes may turn up in a later life.
+    /// Takes a file's name; its bytes may turn up in a later life. Another that gets the name now
+    /// gets it later.
     pub(super) fn unlink(&mut self, inode: Inode) {
-        self.file(inode).visible = None;
+        let ordinal = self.ordinal;
+        self.file(inode).place(None, ordinal);
+        self.ordinal += 1;
         self.free.push(inode);
         if self.free.len() > FREE_MAX {
             self.free.remove(0);

@@ -14,6 +14,8 @@ pub(super) type Place = (TopicPartition, SegmentName);
 pub(super) struct SimFile {
     /// Where it is found now.
     pub(super) visible: Option<Place>,
+    /// Ordinal of the last change of `visible`.
+    pub(super) changed: u64,
     /// Where it is found after a crash, if the directory has been synced.
     pub(super) durable: Option<Place>,
     pub(super) blocks: Vec<SimBlock>,
@@ -25,9 +27,10 @@ pub(super) struct SimFile {
 
 impl SimFile {
     /// A new, empty file that is seen at a place.
-    pub(super) const fn new(place: Place) -> Self {
+    pub(super) const fn new(place: Place, ordinal: u64) -> Self {
         Self {
             visible: Some(place),
+            changed: ordinal,
             durable: None,
             blocks: Vec::new(),
             sized: false,
@@ -40,6 +43,7 @@ impl SimFile {
         let block = |index| SimBlock::new(Data::Former(seed.wrapping_add(index)), true);
         Self {
             visible: None,
+            changed: 0,
             durable: None,
             blocks: (0..blocks).map(block).collect(),
             sized: true,
@@ -86,9 +90,15 @@ impl SimFile {
         }
     }
 
+    /// It is seen elsewhere, or nowhere, from now on.
+    pub(super) const fn place(&mut self, place: Option<Place>, ordinal: u64) {
+        self.visible = place;
+        self.changed = ordinal;
+    }
+
     /// The file starts its next life at a place.
-    pub(super) fn recycle(&mut self, place: Place) {
-        self.visible = Some(place);
+    pub(super) fn recycle(&mut self, place: Place, ordinal: u64) {
+        self.place(Some(place), ordinal);
         self.recycled = true;
         for block in &mut self.blocks {
             block.recycle();

@@ -270,15 +270,16 @@ impl Disk {
         };
         if let Some(at) = (0..self.free.len()).rev().find(fits) {
             let inode = self.free.remove(at);
-            self.file(inode).recycle(place);
+            let ordinal = self.ordinal;
+            self.file(inode).recycle(place, ordinal);
             return inode;
         }
         let file = if self.random.chance(self.config.recycled) {
             let mut former = SimFile::former(blocks as u64, self.random.next_u64());
-            former.recycle(place);
+            former.recycle(place, self.ordinal);
             former
         } else {
-            SimFile::new(place)
+            SimFile::new(place, self.ordinal)
         };
         self.files.push(Rc::new(file));
         self.files.len() - 1
@@ -303,7 +304,8 @@ impl Disk {
             if let Some(before) = self.find(place) {
                 self.unlink(before);
             }
-            self.file(inode).visible = Some(place);
+            let ordinal = self.ordinal;
+            self.file(inode).place(Some(place), ordinal);
             return None;
         }
         self.sync_directory(log);

@@ -12,13 +12,15 @@ use ringway_wire::{LeaderEpoch, Offset, TopicPartition};
 use crate::device::SimDevice;
 use crate::random::Random;
 
-/// Puts such batches behind the ends of a log's segments, and into those without any.
+/// Puts such batches behind the ends of a log's segments, and into those without any; whether
+/// there was a place for one.
 pub(super) fn haunt(
     device: &mut SimDevice,
     log: TopicPartition,
     epoch: LeaderEpoch,
     random: &mut Random,
-) {
+) -> bool {
+    let mut haunted = false;
     for file in device.list(log) {
         let bytes = device.segment_bytes(log, file.name);
         let (end, next) = match file.name {
@@ -39,9 +41,10 @@ pub(super) fn haunt(
         };
         if end.is_multiple_of(BLOCK_BYTES) {
             let ghost = ghost(log, next, epoch, random);
-            device.choose_former_life(log, file.name, end / BLOCK_BYTES, &ghost);
+            haunted |= device.choose_former_life(log, file.name, end / BLOCK_BYTES, &ghost);
         }
     }
+    haunted
 }
 
 const fn base(name: SegmentName) -> Option<Offset> {

@@ -9,6 +9,8 @@ mod act;
 mod audit;
 mod batch;
 mod clients;
+mod coverage;
+mod fork;
 mod former_life;
 mod history;
 mod node;
@@ -20,17 +22,18 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use coverage::{Counts, EVENTS};
 pub use sabotage::Sabotage;
 pub use sweep::{Sweep, Tally, sweep};
 
 use std::fmt;
 use std::rc::Rc;
 
-use ringway_wire::LeaderEpoch;
-
-use crate::device::{Crash, Damage, SimDevice};
+use crate::device::{DurableWrite, SimDevice};
+use crate::log::coverage::Coverage;
+use crate::log::fork::{Fork, draw_crash};
 use crate::log::history::Broken;
-use crate::log::node::{Node, World};
+use crate::log::node::{Node, Ways, World};
 use crate::log::profile::Profile;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -55,6 +58,8 @@ pub struct Run {
     pub points: Points,
     /// A planted bug.
     pub sabotage: Option<Sabotage>,
+    /// What durable writes do, instead of what the seed says.
+    pub durable_write: Option<DurableWrite>,
     /// Whether the trace can be read, not only compared.
     pub lines: bool,
 }
@@ -67,6 +72,7 @@ impl Run {
             seed,
             points: Points::Every,
             sabotage: None,
+            durable_write: None,
             lines: false,
         }
     }
@@ -79,6 +85,8 @@ pub struct Passed {
     pub points: u64,
     /// Submissions and completions of the run.
     pub operations: u64,
+    /// How often what happened, in the run and after its crash points.
+    pub counts: Counts,
     /// What happened in the run itself.
     pub trace: Trace,
 }
@@ -124,20 +132,14 @@ const LIVES: u64 = 3;
 /// # Errors
 /// [`Failure`] for the first broken promise, and for whatever panics.
 pub fn run(run: Run) -> Result<Passed, Failure> {
-    let mut state = State {
-        run,
-        points: 0,
-        operations: 0,
-        failed_at: None,
-        trace: Trace::new(run.lines),
-        fork_trace: None,
-    };
+    let mut state = State::new(run);
     let what = match panics::caught(run.lines, || state.lives()) {
-        Ok(Ok(trace)) => {
+        Ok(Ok(())) => {
             return Ok(Passed {
                 points: state.points,
                 operations: state.operations,
-                trace,
+                counts: state.ways.coverage.counts(),
+                trace: state.ways.trace,
             });
         }
         Ok(Err(broken)) | Err(broken) => broken,
@@ -157,55 +159,64 @@ pub fn run(run: Run) -> Result<Passed, Failure> {
 
 struct State {
     run: Run,
+    ways: Ways,
     points: u64,
     operations: u64,
-    /// The crash point that is being tried.
+    /// The crash point that is being tried, and what happens after it.
     failed_at: Option<u64>,
-    trace: Trace,
     fork_trace: Option<Trace>,
 }
 
 impl State {
+    fn new(run: Run) -> Self {
+        let mut profile = Profile::draw(run.seed);
+        if let Some(durable_write) = run.durable_write {
+            profile.device.durable_write = durable_write;
+        }
+        let ways = Ways {
+            profile: Rc::new(profile),
+            sabotage: run.sabotage,
+            trace: Trace::new(run.lines),
+            coverage: Coverage::default(),
+        };
+        Self {
+            run,
+            ways,
+            points: 0,
+            operations: 0,
+            failed_at: None,
+            fork_trace: None,
+        }
+    }
+
     /// What happened up to the failure.
     fn words(&self) -> String {
+        let trace = &self.ways.trace;
         match (&self.fork_trace, self.failed_at) {
-            (Some(fork), Some(point)) => {
-                format!("{}\n--- crash point {point}\n{fork}", self.trace)
-            }
-            _ => self.trace.to_string(),
+            (Some(fork), Some(point)) => format!("{trace}\n--- crash point {point}\n{fork}"),
+            _ => trace.to_string(),
         }
     }
 
     /// A few broker lives, one after the other, with a crash point after every operation.
-    fn lives(&mut self) -> Result<Trace, Broken> {
+    fn lives(&mut self) -> Result<(), Broken> {
         let seed = self.run.seed;
-        let profile = Rc::new(Profile::draw(seed));
         let mut random = Random::for_item(seed, 0x11fe);
-        let mut device = SimDevice::new(profile.device, seed);
-        let mut world = World::new(&profile);
-        let trace = self.trace.clone();
+        let mut device = SimDevice::new(self.ways.profile.device, seed);
+        let mut world = World::new(&self.ways.profile);
         for life in 0..LIVES {
             let random_of_life = Random::for_item(seed, 0x1000 + life);
-            let sabotage = self.run.sabotage;
-            let mut node = Node::start(
-                &profile,
-                device,
-                world,
-                sabotage,
-                random_of_life,
-                trace.clone(),
-            );
+            let mut node = Node::start(&self.ways, device, world, random_of_life);
             node.operations = self.operations;
             let steps = random.between(40, 160);
             let outcome = self.life(&mut node, steps);
             self.operations = node.operations;
             outcome?;
-            let crash = draw_crash(&profile, &mut random);
+            let crash = draw_crash(&self.ways, &mut random);
             device = node.device.crash(crash, random.next_u64());
             world = node.world;
-            trace.record(&[5, life], || format!("crash: {crash:?}"));
         }
-        Ok(trace)
+        Ok(())
     }
 
     fn life(&mut self, node: &mut Node, steps: u64) -> Result<(), Broken> {
@@ -228,161 +239,13 @@ impl State {
         }
         self.points += 1;
         self.failed_at = Some(point);
-        let mut fork = Fork::new(node, self.run, point);
-        self.fork_trace = Some(fork.trace.clone());
-        fork.explore(node)?;
+        let ways = Ways {
+            trace: Trace::new(self.run.lines),
+            ..self.ways.clone()
+        };
+        self.fork_trace = Some(ways.trace.clone());
+        Fork::new(ways, self.run.seed, point).explore(node)?;
         self.failed_at = None;
         Ok(())
-    }
-}
-
-fn draw_crash(profile: &Profile, random: &mut Random) -> Crash {
-    if random.chance(profile.kills) {
-        Crash::Kill
-    } else {
-        Crash::Power
-    }
-}
-
-/// What happens after a crash point, apart from the run.
-struct Fork {
-    profile: Rc<Profile>,
-    sabotage: Option<Sabotage>,
-    random: Random,
-    trace: Trace,
-}
-
-type Nothing = fn(&Node) -> Result<(), Broken>;
-const NOTHING: Nothing = |_| Ok(());
-
-impl Fork {
-    fn new(node: &Node, run: Run, point: u64) -> Self {
-        Self {
-            profile: Rc::clone(&node.profile),
-            sabotage: run.sabotage,
-            random: Random::for_item(run.seed, 0xf0_0000 + point),
-            trace: Trace::new(run.lines),
-        }
-    }
-
-    /// Crash, start, compare; some more work, and the same again; sometimes to a clean end.
-    fn explore(&mut self, node: &Node) -> Result<(), Broken> {
-        let mut device = self.crash(&node.device, &node.world);
-        if self.random.chance(60) {
-            return self.explore_damage(device, node.world.clone());
-        }
-        self.lose_beside_the_log(&mut device, &node.world);
-        if self.random.chance(150) {
-            device = self.crash_again_while_opening(device, &node.world)?;
-        }
-        let mut node = self.start(device, node.world.clone());
-        self.second_life(&mut node)?;
-        let device = self.crash(&node.device, &node.world);
-        let mut node = self.start(device, node.world);
-        if !self.last_life(&mut node)? {
-            return Ok(());
-        }
-        let device = self.crash(&node.device, &node.world);
-        let mut node = self.start(device, node.world);
-        self.after_clean_stop(&mut node)
-    }
-
-    fn crash(&mut self, device: &SimDevice, world: &World) -> SimDevice {
-        let crash = draw_crash(&self.profile, &mut self.random);
-        self.trace.record(&[5], || format!("crash: {crash:?}"));
-        let mut device = device.crash(crash, self.random.next_u64());
-        if self.profile.worst_former_life {
-            for log in world.live_logs() {
-                let place = world.history.logs[log].log;
-                let epoch = LeaderEpoch(world.epoch);
-                former_life::haunt(&mut device, place, epoch, &mut self.random);
-            }
-        }
-        device
-    }
-
-    fn start(&mut self, device: SimDevice, world: World) -> Node {
-        let random = Random::new(self.random.next_u64());
-        let trace = self.trace.clone();
-        Node::start(&self.profile, device, world, self.sabotage, random, trace)
-    }
-
-    /// Side files and checkpoints only save time: without them, or damaged, everything is found.
-    fn lose_beside_the_log(&mut self, device: &mut SimDevice, world: &World) {
-        if self.random.chance(100) {
-            for log in world.live_logs() {
-                let seed = self.random.next_u64();
-                device.damage_side(world.history.logs[log].log, seed);
-            }
-        }
-        if self.random.chance(50) {
-            device.lose_checkpoints();
-        }
-    }
-
-    /// The power goes while the log is being recovered.
-    fn crash_again_while_opening(
-        &mut self,
-        device: SimDevice,
-        world: &World,
-    ) -> Result<SimDevice, Broken> {
-        let mut node = self.start(device, world.clone());
-        node.pump(&mut NOTHING.clone())?;
-        for _ in 0..self.random.between(0, 12) {
-            node.complete(&mut NOTHING.clone())?;
-        }
-        Ok(self.crash(&node.device, world))
-    }
-
-    fn second_life(&mut self, node: &mut Node) -> Result<(), Broken> {
-        node.open_all(&mut NOTHING.clone())?;
-        node.audit(&mut NOTHING.clone())?;
-        let steps = self.random.between(0, 60);
-        node.run(steps, &mut NOTHING.clone())
-    }
-
-    /// True when it ended with a clean stop.
-    fn last_life(&mut self, node: &mut Node) -> Result<bool, Broken> {
-        node.open_all(&mut NOTHING.clone())?;
-        node.audit(&mut NOTHING.clone())?;
-        if !self.random.chance(200) {
-            return Ok(false);
-        }
-        let steps = self.random.between(0, 30);
-        node.run(steps, &mut NOTHING.clone())?;
-        node.settle(&mut NOTHING.clone())?;
-        node.audit(&mut NOTHING.clone())?;
-        node.drain(&mut NOTHING.clone())?;
-        Ok(true)
-    }
-
-    fn after_clean_stop(&self, node: &mut Node) -> Result<(), Broken> {
-        node.open_all(&mut NOTHING.clone())?;
-        // A rename that a killed process left un-synced may be undone by the power cut: then the
-        // last segment is found, and read, as `next.log`.
-        if !self.profile.has_failures() && self.profile.kills == 0 {
-            node.check_clean_start()?;
-        }
-        node.audit(&mut NOTHING.clone())
-    }
-
-    /// A damaged disk may lose what it had promised to keep, but nothing wrong is ever served.
-    fn explore_damage(&mut self, mut device: SimDevice, world: World) -> Result<(), Broken> {
-        let logs = world.live_logs();
-        let log = world.history.logs[logs[self.random.index(logs.len())]].log;
-        let damage = if self.random.chance(700) {
-            Damage::Flip
-        } else {
-            Damage::Misdirected
-        };
-        if !device.damage(log, damage, self.random.next_u64()) {
-            return Ok(());
-        }
-        self.trace
-            .record(&[6], || format!("damage in {log}: {damage:?}"));
-        let mut node = self.start(device, world);
-        node.damage_expected = true;
-        node.open_all(&mut NOTHING.clone())
-            .and_then(|()| node.audit(&mut NOTHING.clone()))
     }
 }

@@ -1,9 +1,9 @@
 //! One broker's life: a shard on a simulated disk, from a start to a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use ringway_engine::device::{Done, Op, OpId, Outcome};
+use ringway_engine::device::{DeviceError, Done, FileId, Op, OpId, Outcome, SegmentName};
 use ringway_engine::log::{Slots, merge};
 use ringway_engine::shard::{Effect, Event, Note, PartitionConfig, Shard, Token};
 use ringway_engine::time::Now;
@@ -15,6 +15,7 @@ use ringway_wire::{
 
 use crate::device::{Failures, SimDevice};
 use crate::log::clients::{Producer, Reader};
+use crate::log::coverage::Coverage;
 use crate::log::history::{Broken, History, ensure};
 use crate::log::profile::Profile;
 use crate::log::replies::Waiting;
@@ -92,6 +93,15 @@ impl World {
 /// Called after every submission and completion.
 pub(super) type Observer<'a> = &'a mut dyn FnMut(&Node) -> Result<(), Broken>;
 
+/// What all broker lives of a run have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Ways {
+    pub(super) profile: Rc<Profile>,
+    pub(super) sabotage: Option<Sabotage>,
+    pub(super) trace: Trace,
+    pub(super) coverage: Coverage,
+}
+
 /// The connection of all producers.
 const PRODUCERS: u64 = 2;
 /// The connection of all readers.
@@ -105,6 +115,7 @@ pub(super) struct Node {
     pub(super) world: World,
     pub(super) random: Random,
     pub(super) trace: Trace,
+    pub(super) coverage: Coverage,
     pub(super) waiting: BTreeMap<u32, Waiting>,
     /// Submissions and completions so far.
     pub(super) operations: u64,
@@ -116,7 +127,19 @@ pub(super) struct Node {
     pub(super) damage_expected: bool,
     pub(super) drained: bool,
     saboteur: Saboteur,
+    kinds: BTreeMap<OpId, Kind>,
+    /// Files that were called `next.log` when the broker started.
+    found_next: BTreeSet<FileId>,
     correlation: u32,
+}
+
+/// What an operation in flight is, as far as counts are concerned.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Write,
+    Sync,
+    Read,
+    Other,
 }
 
 /// The end of a recovery.
@@ -129,13 +152,12 @@ pub(super) struct Opened {
 impl Node {
     /// Starts a broker on what a crash has left.
     pub(super) fn start(
-        profile: &Rc<Profile>,
+        ways: &Ways,
         mut device: SimDevice,
         mut world: World,
-        sabotage: Option<Sabotage>,
         random: Random,
-        trace: Trace,
     ) -> Self {
+        let profile = &ways.profile;
         world.epoch += 1;
         world.disconnect();
         device.set_failures(Failures::default());
@@ -152,18 +174,21 @@ impl Node {
         let mut entries = merge(slots.newest);
         let mut node = Self {
             profile: Rc::clone(profile),
+            coverage: ways.coverage.clone(),
             shard,
             device,
             world,
             random,
-            trace,
+            trace: ways.trace.clone(),
             waiting: BTreeMap::new(),
             operations: 0,
             failed: Vec::new(),
             opened: BTreeMap::new(),
             damage_expected: false,
             drained: false,
-            saboteur: Saboteur::new(sabotage),
+            saboteur: Saboteur::new(ways.sabotage),
+            kinds: BTreeMap::new(),
+            found_next: BTreeSet::new(),
             correlation: 0,
         };
         for log in node.world.live_logs() {
@@ -275,6 +300,7 @@ impl Node {
         self.pass(20_000);
         self.operations += 1;
         self.trace_done(&done);
+        self.count_done(&done);
         self.shard.apply(Event::Done(done), self.world.now);
         observer(self)?;
         self.pump(observer)?;
@@ -288,11 +314,15 @@ impl Node {
             match effect {
                 Effect::Declare { file, log, name } => {
                     use ringway_engine::device::Device;
+                    if name == SegmentName::Next && !self.saboteur.open {
+                        self.found_next.insert(file);
+                    }
                     self.device.declare(file, log, name);
                 }
                 Effect::Device(id, op) => {
                     self.operations += 1;
                     self.trace_op(id, &op);
+                    self.count_op(id, &op);
                     self.saboteur.submit(&mut self.device, id, op);
                     observer(self)?;
                 }
@@ -352,12 +382,15 @@ impl Node {
                 log_start,
                 log_end,
                 scanned_bytes,
-                ..
+                cut,
             } => {
                 ensure!(
                     log_start == Offset(0),
                     "{log} begins at {log_start}, nothing was removed"
                 );
+                if cut.is_some() {
+                    self.coverage.hit("log cut");
+                }
                 self.opened.insert(
                     log,
                     Opened {
@@ -366,7 +399,10 @@ impl Node {
                     },
                 );
             }
-            Note::Drained => self.drained = true,
+            Note::Drained => {
+                self.coverage.hit("clean stop");
+                self.drained = true;
+            }
             Note::State { log, state } => {
                 let faults = self.profile.has_failures() || self.damage_expected;
                 let full = state.starts_with("full") || state.starts_with("ready");
@@ -388,8 +424,9 @@ impl Node {
                     self.damage_expected,
                     "{log} is damaged at {offset}: {reason}"
                 );
+                self.coverage.hit("damage found");
             }
-            Note::Deleted { .. } => {}
+            Note::Deleted { .. } => self.coverage.hit("topic deleted"),
         }
         Ok(())
     }
@@ -402,6 +439,55 @@ impl Node {
             .iter()
             .position(|known| known.log == log);
         self.failed.extend(at);
+    }
+
+    fn count_done(&mut self, done: &Done) {
+        let kind = self.kinds.remove(&done.op);
+        match (kind, &done.result) {
+            (Some(Kind::Write), Err(_)) => self.coverage.hit("write failed"),
+            (Some(Kind::Sync), Err(_)) => self.coverage.hit("sync failed"),
+            (Some(Kind::Read), Err(_)) => self.coverage.hit("read failed"),
+            (Some(Kind::Read), Ok(_)) if self.saboteur.open => self.coverage.hit("cold read"),
+            (_, Err(DeviceError::Full)) => self.coverage.hit("no space"),
+            (_, Err(_)) => self.coverage.hit("housekeeping failed"),
+            _ => {}
+        }
+    }
+
+    fn count_op(&mut self, id: OpId, op: &Op) {
+        let kind = match op {
+            Op::Write { durable, .. } => {
+                if *durable {
+                    self.coverage.hit("durable write");
+                }
+                Kind::Write
+            }
+            Op::Flush => {
+                self.coverage.hit("flushed");
+                Kind::Sync
+            }
+            Op::Sync { .. } => {
+                self.coverage.hit("file synced");
+                Kind::Sync
+            }
+            Op::Read { .. } => Kind::Read,
+            Op::SaveSide { .. } => {
+                self.coverage.hit("segment sealed");
+                Kind::Other
+            }
+            Op::SaveCheckpoint { .. } => {
+                self.coverage.hit("checkpoint saved");
+                Kind::Other
+            }
+            Op::Name { file, .. } => {
+                if self.found_next.contains(file) {
+                    self.coverage.hit("next.log continued");
+                }
+                Kind::Other
+            }
+            _ => Kind::Other,
+        };
+        self.kinds.insert(id, kind);
     }
 
     fn trace_done(&mut self, done: &Done) {

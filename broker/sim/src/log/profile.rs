@@ -95,8 +95,8 @@ fn draw_shard(device: DeviceConfig, random: &mut Random) -> ShardConfig {
 fn draw_failures(random: &mut Random) -> Failures {
     let mut failures = Failures::default();
     match random.below(20) {
-        0 => failures.write = 10,
-        1 => failures.sync = 10,
+        0 => failures.write = 30,
+        1 => failures.sync = 30,
         2 => failures.read = 100,
         3 => failures.housekeeping = 100,
         4..=6 => failures.full = 400,

@@ -81,6 +81,10 @@ impl Node {
                     reply.fault.is_some(),
                     "batch {number} was accepted: it is damaged or early"
                 );
+                self.coverage.hit("forbidden batch refused");
+                if let Some(fault) = &reply.fault {
+                    self.count_fault(fault.code);
+                }
                 Ok(())
             }
             (Waiting::Fetch { reader, offset }, Reply::Fetch(reply)) => {
@@ -149,6 +153,15 @@ impl Node {
         let log = self.world.producers[index].log;
         self.world.producers[index].answered(number);
         let Some(fault) = &reply.fault else {
+            let again = self.world.history.is_acknowledged(number);
+            self.coverage.hit(if again {
+                "acknowledged again"
+            } else {
+                "acknowledged"
+            });
+            if self.world.history.sent(number).bytes.len() > 256 << 10 {
+                self.coverage.hit("large batch");
+            }
             self.world.history.acknowledged(number, reply.base_offset)?;
             self.world.producers[index].acknowledge(number);
             return Ok(());
@@ -161,11 +174,22 @@ impl Node {
             self.excused(log, fault.code) || (late && !first),
             "batch {number} was refused: {fault}"
         );
+        self.count_fault(fault.code);
         if !self.world.history.is_acknowledged(number) {
             let producer = &mut self.world.producers[index];
             producer.resend |= producer.window.iter().any(|at| at.number == number);
         }
         Ok(())
+    }
+
+    fn count_fault(&self, code: ErrorCode) {
+        match code {
+            ErrorCode::Overloaded => self.coverage.hit("overloaded"),
+            ErrorCode::TimedOut => self.coverage.hit("answered late"),
+            ErrorCode::StorageFailed => self.coverage.hit("storage failed"),
+            ErrorCode::OutOfOrderSequence => self.coverage.hit("out of order refused"),
+            _ => {}
+        }
     }
 
     fn fetched(

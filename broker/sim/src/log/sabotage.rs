@@ -99,8 +99,7 @@ impl Saboteur {
             Sabotage::NoSyncAtStart if is_sync && !self.open => self.answer(id),
             Sabotage::AnsweredSync if is_sync => {
                 self.answer(id);
-                self.swallowed.insert(id);
-                device.submit(id, op);
+                self.submit_own(device, Op::Flush);
             }
             Sabotage::AnsweredWrite if is_write => {
                 self.answer(id);

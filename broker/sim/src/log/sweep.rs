@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::log::{Failure, Points, Run, Sabotage, run};
+use crate::device::DurableWrite;
+use crate::log::{Counts, Failure, Points, Run, Sabotage, run};
 
 /// Which runs.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub struct Sweep {
     pub points: Points,
     /// A planted bug.
     pub sabotage: Option<Sabotage>,
+    /// What durable writes do, instead of what the seed says.
+    pub durable_write: Option<DurableWrite>,
     /// Threads; each has runs of its own.
     pub threads: usize,
     /// Whether a failure comes with its trace.
@@ -24,7 +27,7 @@ pub struct Sweep {
 }
 
 /// What has been tried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Runs.
     pub seeds: u64,
@@ -32,13 +35,15 @@ pub struct Tally {
     pub points: u64,
     /// Submissions and completions of the runs themselves.
     pub operations: u64,
+    /// How often what happened.
+    pub counts: Counts,
 }
 
 /// Carries out runs until all are done or one fails; `progress` is told of each run's end.
 ///
 /// # Errors
 /// The failure with the lowest seed of those that were met.
-pub fn sweep(sweep: Sweep, progress: impl Fn(Tally) + Sync) -> Result<Tally, Failure> {
+pub fn sweep(sweep: Sweep, progress: impl Fn(&Tally) + Sync) -> Result<Tally, Failure> {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let state = Mutex::new((Tally::default(), None::<Failure>));
@@ -54,6 +59,7 @@ pub fn sweep(sweep: Sweep, progress: impl Fn(Tally) + Sync) -> Result<Tally, Fai
                         seed: sweep.from + ordinal,
                         points: sweep.points,
                         sabotage: sweep.sabotage,
+                        durable_write: sweep.durable_write,
                         lines: sweep.lines,
                     });
                     let mut state = state.lock().expect("no thread panics with the lock");
@@ -62,7 +68,10 @@ pub fn sweep(sweep: Sweep, progress: impl Fn(Tally) + Sync) -> Result<Tally, Fai
                             state.0.seeds += 1;
                             state.0.points += passed.points;
                             state.0.operations += passed.operations;
-                            progress(state.0);
+                            for (what, count) in passed.counts {
+                                *state.0.counts.entry(what).or_default() += count;
+                            }
+                            progress(&state.0);
                         }
                         Err(failure) => {
                             stop.store(true, Ordering::Relaxed);
