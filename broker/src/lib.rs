@@ -24,6 +24,8 @@ pub mod broker;
 pub mod cli;
 pub mod logging;
 
+pub mod demo;
+
 pub use broker::{Broker, Ready, RunError, RunningBroker, StartError};
 pub use config::Config;
 

@@ -21,10 +21,7 @@ const ENVIRONMENT: u8 = 3;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Action::Start(config)) => start(*config),
-        Ok(Action::Demo(_)) => {
-            eprintln!("error: this build comes without the demonstration");
-            ExitCode::from(FAILED)
-        }
+        Ok(Action::Demo(options)) => ringway_broker::demo::run(&options),
         Ok(Action::ConfigPrint(config)) => print(&config.to_toml()),
         Ok(Action::ConfigCheck(config)) => {
             for warning in config.warnings() {

@@ -1,0 +1,290 @@
+//! What the demo says before and after: the conditions, then the result, as text for people or as
+//! one JSON object for programs.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::cpu::Cores;
+use super::disk::Disk;
+use super::figures::{bytes, count, time_us};
+use super::latency::Percentiles;
+use super::problem::Problem;
+use super::sample::Source;
+use super::session::{Outcome, Plan, TOPIC};
+use crate::broker::Ready;
+
+/// How the demo ended.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Summary {
+    /// Whether every record arrived exactly as sent.
+    verified: bool,
+    /// Whether it was ended early on request.
+    interrupted: bool,
+    /// From the first look at `/proc` to the last acknowledgement.
+    seconds: f64,
+    records: Records,
+    /// Bytes of the records' values.
+    value_bytes: u64,
+    /// Batches in which they were acknowledged.
+    batches: u64,
+    /// Records sent in a second, on average.
+    records_per_second: f64,
+    /// From sending a record to its acknowledgement as durable, in microseconds.
+    produce_to_durable_us: Percentiles,
+    /// From the look at `/proc` to the verified record, in microseconds.
+    end_to_end_us: Percentiles,
+    problems: Vec<Problem>,
+    sources: Vec<SourceLine>,
+    cpu_cores: Cores,
+    topic: &'static str,
+    partitions: u32,
+    shards: usize,
+    disk: Disk,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Records {
+    sampled: u64,
+    sent: u64,
+    acknowledged: u64,
+    received: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SourceLine {
+    source: &'static str,
+    samples: u64,
+    readings: u64,
+}
+
+impl Summary {
+    /// Of a run.
+    pub(super) fn new(outcome: Outcome, plan: Plan, ready: &Ready, disk: Disk) -> Self {
+        let sum = |of: fn(&super::ledger::Sent) -> u64| outcome.sent.iter().map(of).sum::<u64>();
+        let counts = &outcome.sampled.counts;
+        let sources = Source::ALL
+            .iter()
+            .zip(counts)
+            .map(|(source, count)| SourceLine {
+                source: source.name(),
+                samples: count.samples,
+                readings: count.readings,
+            });
+        let records = Records {
+            sampled: counts.iter().map(|count| count.samples).sum(),
+            sent: sum(|sent| sent.records),
+            acknowledged: sum(|sent| sent.acknowledged),
+            received: outcome.received,
+        };
+        let same = [records.sent, records.acknowledged, records.received]
+            .iter()
+            .all(|&count| count == records.sampled);
+        let seconds = outcome.time.as_secs_f64();
+        Self {
+            verified: same && records.sent > 0 && outcome.problems.is_empty(),
+            interrupted: outcome.interrupted,
+            seconds,
+            records,
+            value_bytes: sum(|sent| sent.value_bytes),
+            batches: outcome.batches,
+            records_per_second: records.sent as f64 / seconds.max(1e-9),
+            produce_to_durable_us: outcome.durable,
+            end_to_end_us: outcome.end_to_end,
+            sources: sources.collect(),
+            problems: outcome.problems,
+            cpu_cores: outcome.cores,
+            topic: TOPIC,
+            partitions: plan.partitions,
+            shards: ready.shards.len(),
+            disk,
+        }
+    }
+
+    /// Whether every record arrived exactly as sent.
+    pub(super) const fn verified(&self) -> bool {
+        self.verified
+    }
+
+    /// One line of JSON.
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string(self).expect("strings and finite numbers are JSON")
+    }
+
+    /// A screen of text.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        self.verdict(&mut text);
+        self.figures(&mut text);
+        self.telemetry(&mut text);
+        if self.disk.kept {
+            let directory = &self.disk.directory;
+            let _ = writeln!(
+                text,
+                "\nThe data is in {directory}. To look at it:\n  \
+                 cargo run --release -- start --data-dir {directory}\n  \
+                 cargo run --release -p ringway-cli -- offsets {TOPIC}"
+            );
+        }
+        text
+    }
+
+    fn verdict(&self, text: &mut String) {
+        let Records {
+            sampled,
+            sent,
+            acknowledged,
+            received,
+        } = self.records;
+        if self.interrupted {
+            text.push_str("Ended early, as asked.\n");
+        }
+        if self.verified {
+            let _ = writeln!(
+                text,
+                "Every record arrived exactly as sent: {} sent, acknowledged as durable, \
+                 consumed,\nand verified by order, offset, sequence, CRC and content.",
+                count(sent)
+            );
+            return;
+        }
+        let _ = writeln!(
+            text,
+            "FAILED: not every record arrived as sent. {} sampled, {} sent, {} acknowledged as\n\
+             durable, {} consumed.",
+            count(sampled),
+            count(sent),
+            count(acknowledged),
+            count(received)
+        );
+        for problem in &self.problems {
+            let Problem {
+                kind,
+                count: concerned,
+                first,
+            } = problem;
+            let number = match concerned {
+                0 => String::new(),
+                concerned => format!(" ({})", count(*concerned)),
+            };
+            let _ = writeln!(text, "  {kind}{number}: {first}");
+        }
+    }
+
+    fn figures(&self, text: &mut String) {
+        let Self { seconds, .. } = self;
+        let _ = writeln!(
+            text,
+            "\n  rate                {} records/s over {seconds:.1} s, {}/s of values, {:.0} records \
+             a batch",
+            count(self.records_per_second.round() as u64),
+            bytes(self.value_bytes as f64 / seconds.max(1e-9)),
+            self.records.acknowledged as f64 / self.batches.max(1) as f64,
+        );
+        let _ = writeln!(
+            text,
+            "  sending to durable  {}",
+            percentiles(&self.produce_to_durable_us)
+        );
+        let _ = writeln!(
+            text,
+            "  sample to verified  {}",
+            percentiles(&self.end_to_end_us)
+        );
+        let _ = writeln!(
+            text,
+            "  the disk alone      {}\n                      \
+             (4 KiB made durable, one at a time, before the run)",
+            percentiles(&self.disk.durable_write_us)
+        );
+        let Cores {
+            total,
+            broker,
+            client,
+            sampler,
+        } = self.cpu_cores;
+        let _ = writeln!(
+            text,
+            "  CPU                 {total:.2} cores: broker {broker:.2}, client and verifier \
+             {client:.2}, reading /proc {sampler:.2}"
+        );
+    }
+
+    fn telemetry(&self, text: &mut String) {
+        text.push_str("\n  samples of this machine   records   looks at it per second\n");
+        for line in &self.sources {
+            if line.samples == 0 {
+                let _ = writeln!(text, "  {:<20}  not readable here", line.source);
+                continue;
+            }
+            let _ = writeln!(
+                text,
+                "  {:<20} {:>13} {:>15.1}",
+                line.source,
+                count(line.samples),
+                line.readings as f64 / self.seconds.max(1e-9)
+            );
+        }
+    }
+}
+
+fn percentiles(of: &Percentiles) -> String {
+    let [p50, p99, p999, max] = [of.p50, of.p99, of.p999, of.max].map(time_us);
+    format!("p50 {p50:>8}   p99 {p99:>8}   p99.9 {p999:>8}   max {max:>8}")
+}
+
+/// The conditions, before the run.
+pub(super) fn introduction(plan: Plan, ready: &Ready, disk: &Disk) -> String {
+    let cache = match disk.volatile_cache {
+        Some(true) => ", volatile write cache",
+        Some(false) => ", no volatile write cache",
+        None => "",
+    };
+    let stays = if disk.kept {
+        "stays"
+    } else {
+        "removed at the end; --keep keeps it"
+    };
+    let shards = ready.shards.len();
+    let plural = if shards == 1 { "" } else { "s" };
+    format!(
+        "Ringway demo: this machine's own telemetry through a durable log and back, for {time}.\n\n  \
+         data     {directory} ({stays})\n  \
+         disk     {device}, {file_system}, direct I/O{cache}\n           \
+         {reason}\n  \
+         broker   in this process: {shards} shard{plural}, {listen}; topic {TOPIC}, {partitions} partitions\n  \
+         path     /proc > rkyv values > client > TCP > broker > disk > broker > TCP > verifier\n  \
+         durable  {durable}\n",
+        time = length(plan.time),
+        directory = disk.directory,
+        device = disk.device,
+        file_system = disk.file_system,
+        reason = disk.sync_scope_reason,
+        listen = ready.listen,
+        partitions = plan.partitions,
+        durable = durable(disk),
+    )
+}
+
+/// What an acknowledgement is worth here.
+fn durable(disk: &Disk) -> &'static str {
+    if disk.barriers {
+        "acks=all: a record is acknowledged when the device has confirmed it as stable;\n           \
+         neither a crash nor a power cut takes it after that. Consumers see it only then."
+    } else {
+        "acks=all, but this file system is mounted without barriers: an acknowledged record\n           \
+         survives a crash of the broker; a power cut may take what the device still has in its\n           \
+         cache."
+    }
+}
+
+fn length(time: Duration) -> String {
+    match time.as_secs() {
+        1 => "1 second".to_owned(),
+        seconds => format!("{seconds} seconds"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
