@@ -10,7 +10,10 @@ use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
+
+/// A block larger than this isn't kept: it held a single large batch.
+const KEPT_BLOCK_BYTES_MAX: usize = 2 * CHUNK_BYTES_MAX;
 
 /// Memory for blocks, kept for the next when one is dropped. Cloning gives another handle.
 #[derive(Clone)]
@@ -42,15 +45,24 @@ impl Pool {
         }
     }
 
-    /// Memory for at least so many bytes: the next power of two from a block on. Its contents are
-    /// zeros or what it held before.
+    /// Memory for at least so many bytes: the next power of two from a block on, and no more than
+    /// whole blocks of a size that is too rare to be kept. Its contents are zeros or what it held
+    /// before.
     #[must_use]
     pub fn take(&self, bytes: usize) -> Block {
-        let capacity = bytes.max(BLOCK_BYTES).next_power_of_two();
+        let capacity = if bytes > KEPT_BLOCK_BYTES_MAX {
+            bytes.next_multiple_of(BLOCK_BYTES)
+        } else {
+            bytes.max(BLOCK_BYTES).next_power_of_two()
+        };
         let pool = &*self.inner;
-        // SAFETY: the pool belongs to one thread (`Rc`), and no reference into the lists outlives
-        // this statement.
-        let kept = unsafe { (&mut *pool.free.get())[capacity.ilog2() as usize].pop() };
+        let kept = if capacity > KEPT_BLOCK_BYTES_MAX {
+            None
+        } else {
+            // SAFETY: the pool belongs to one thread (`Rc`), and no reference into the lists
+            // outlives this statement.
+            unsafe { (&mut *pool.free.get())[capacity.ilog2() as usize].pop() }
+        };
         let start = match kept {
             Some(start) => {
                 pool.kept_bytes.set(pool.kept_bytes.get() - capacity);
@@ -75,7 +87,8 @@ impl Pool {
     fn give_back(&self, start: NonNull<u8>, capacity: usize) {
         let pool = &*self.inner;
         pool.used_bytes.set(pool.used_bytes.get() - capacity);
-        if pool.kept_bytes.get() + capacity > pool.kept_bytes_max {
+        let rare = capacity > KEPT_BLOCK_BYTES_MAX;
+        if rare || pool.kept_bytes.get() + capacity > pool.kept_bytes_max {
             release(start, capacity);
             return;
         }
@@ -104,7 +117,8 @@ impl Drop for PoolInner {
 }
 
 fn layout(capacity: usize) -> Layout {
-    Layout::from_size_align(capacity, BLOCK_BYTES).expect("a capacity is a power of two")
+    Layout::from_size_align(capacity, BLOCK_BYTES)
+        .expect("a capacity is far below the address space")
 }
 
 fn allocate(capacity: usize) -> NonNull<u8> {
@@ -340,6 +354,18 @@ mod tests {
         assert_eq!(pool.used_bytes(), 0);
         assert_eq!(pool.inner.kept_bytes.get(), 2 * BLOCK_BYTES);
         assert!(kept.contains(&pool.take(1).start));
+    }
+
+    #[test]
+    fn large_blocks_are_no_larger_than_asked_for_and_not_kept() {
+        let pool = Pool::new(1 << 30);
+        let bytes = KEPT_BLOCK_BYTES_MAX + 1;
+        let block = pool.take(bytes);
+        assert_eq!(block.len(), KEPT_BLOCK_BYTES_MAX + BLOCK_BYTES);
+        drop(block);
+        assert_eq!(pool.used_bytes(), 0);
+        assert_eq!(pool.inner.kept_bytes.get(), 0);
+        assert_eq!(pool.take(bytes - 1).len(), KEPT_BLOCK_BYTES_MAX);
     }
 
     #[test]

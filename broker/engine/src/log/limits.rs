@@ -25,6 +25,10 @@ pub const PRODUCERS_MAX: usize = 16_384;
 /// is then looked for once per this many newcomers.
 pub const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_MAX / 16;
 
+/// A producer that appended nothing for so long, counted by append times, is forgotten when a
+/// segment begins: seven days, in microseconds.
+pub const PRODUCER_EXPIRY_US: i64 = 7 * 24 * 3_600 * 1_000_000;
+
 /// Leader epochs remembered per partition; beyond it the two oldest become one.
 pub const EPOCHS_MAX: usize = 1_024;
 

@@ -10,7 +10,9 @@ use crate::limits::{block_ceil, block_floor};
 use crate::log::chain::{Chain, Refusal, check_body};
 use crate::log::epochs::Epochs;
 use crate::log::index::SparseIndex;
-use crate::log::limits::{RECOVERY_READ_BYTES_MAX, RECOVERY_READ_BYTES_MIN, RECOVERY_READ_GROWTH};
+use crate::log::limits::{
+    PRODUCER_EXPIRY_US, RECOVERY_READ_BYTES_MAX, RECOVERY_READ_BYTES_MIN, RECOVERY_READ_GROWTH,
+};
 use crate::log::producers::Producers;
 use crate::log::side::Side;
 
@@ -51,6 +53,13 @@ impl Replay {
             epochs: side.epochs.clone(),
             producers: side.producers.clone(),
         }
+    }
+
+    /// The log goes on in another segment: the time to forget producers, as when it was written.
+    fn begin_segment(&mut self) {
+        let last_us = self.chain.last_append_time_us;
+        self.producers
+            .expire(last_us.saturating_sub(PRODUCER_EXPIRY_US));
     }
 
     fn apply(&mut self, header: &BatchHeader) {
@@ -179,6 +188,9 @@ impl Scan {
         check_body(&header, batch)?;
         self.index
             .add(header.base_offset, self.position, header.append_time_us);
+        if self.position.0 == 0 {
+            replay.begin_segment();
+        }
         replay.apply(&header);
         self.position = self.position.plus(batch_bytes);
         Ok(true)

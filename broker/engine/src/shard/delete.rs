@@ -1,7 +1,7 @@
 //! Deleting a partition: everybody who waits is told, what is in flight is waited for, then the
 //! files go.
 
-use ringway_wire::{ErrorCode, Fault, TopicPartition};
+use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
 
 use crate::device::{FileId, Op};
 use crate::shard::event::Note;
@@ -32,7 +32,7 @@ impl Shard {
         if let Some(timer) = timer {
             self.timers.cancel(timer);
         }
-        self.fail_acks(index, &fault);
+        self.fail_acks(index, Offset(0), &fault);
         self.fail_waiters(index, &fault);
         self.checkpointing.forget(index, log);
         self.fail_queued_reads(|task| task.partition == index, &fault);
@@ -53,7 +53,7 @@ impl Shard {
     pub(super) fn fail_acks_for_shutdown(&mut self) {
         let fault = shutdown_fault();
         for index in std::mem::take(&mut self.ack_waiting) {
-            self.fail_acks(index, &fault);
+            self.fail_acks(index, Offset(0), &fault);
         }
     }
 

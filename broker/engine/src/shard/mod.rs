@@ -338,7 +338,7 @@ impl Shard {
         self.round_times.drain(..)
     }
 
-    /// Whether every partition handed over so far is open or known to be unusable.
+    /// Whether every partition handed over so far is open.
     #[must_use]
     pub fn all_open(&self) -> bool {
         self.opening.is_empty()

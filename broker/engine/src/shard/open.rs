@@ -29,6 +29,8 @@ struct Candidate {
     recovery: Option<Recovery>,
     /// Whether the step in flight loads a side file.
     loading_side: bool,
+    /// Bytes that the step in flight reads.
+    reading_bytes: usize,
     /// What recovery found, while it is made durable.
     recovered: Option<Box<Recovered>>,
     /// Syncs of it, or removals of what is no part of it, that are in flight.
@@ -45,18 +47,17 @@ pub(super) struct Opening {
     queue: VecDeque<usize>,
     candidates: HashMap<usize, Candidate>,
     logs: HashMap<TopicPartition, usize>,
-    unusable: HashMap<TopicPartition, String>,
     active: HashSet<usize>,
+    /// Bytes that recoveries read now, and those that wait until there are fewer.
+    reading_bytes: usize,
+    parked: VecDeque<usize>,
     slot_next: usize,
 }
 
 impl Opening {
-    /// Every partition that is not open, with the reason.
-    pub(super) fn states(&self) -> impl Iterator<Item = (TopicPartition, String)> + '_ {
-        let recovering = self.logs.keys().map(|&log| (log, "recovering".to_owned()));
-        let failed =
-            |(&log, reason): (&TopicPartition, &String)| (log, format!("failed: {reason}"));
-        recovering.chain(self.unusable.iter().map(failed))
+    /// Every partition that is not open yet.
+    pub(super) fn logs(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+        self.logs.keys().copied()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -65,10 +66,6 @@ impl Opening {
 
     pub(super) fn has(&self, log: TopicPartition) -> bool {
         self.logs.contains_key(&log)
-    }
-
-    pub(super) fn why_unusable(&self, log: TopicPartition) -> Option<&str> {
-        self.unusable.get(&log).map(String::as_str)
     }
 
     pub(super) fn configure(&mut self, log: TopicPartition, config: PartitionConfig) {
@@ -83,7 +80,6 @@ impl Opening {
     }
 
     pub(super) fn delete(&mut self, log: TopicPartition) {
-        self.unusable.remove(&log);
         let slot = self.logs.get(&log);
         if let Some(candidate) = slot.and_then(|slot| self.candidates.get_mut(slot)) {
             candidate.deleted = true;
@@ -139,6 +135,7 @@ impl Shard {
             ids,
             recovery,
             loading_side: false,
+            reading_bytes: 0,
             recovered: None,
             outstanding: 0,
             sync_error: None,
@@ -182,8 +179,16 @@ impl Shard {
                 position,
                 bytes,
             } => {
+                let others = self.opening.reading_bytes;
+                if others > 0 && others + bytes > self.config.read_bytes_max {
+                    self.opening.parked.push_back(slot);
+                    return;
+                }
+                let candidate = self.candidate(slot);
                 candidate.loading_side = false;
+                candidate.reading_bytes = bytes;
                 let file = candidate.ids[&name];
+                self.opening.reading_bytes += bytes;
                 let buffer = self.pool.take(bytes);
                 let op = Op::Read {
                     file,
@@ -214,6 +219,11 @@ impl Shard {
             // A side file that can't be read is as good as none.
             Err(_) if candidate.loading_side => recovery.side(None),
             Err(_) => recovery.read(Err(ReadFailed)),
+        }
+        let read_bytes = std::mem::take(&mut candidate.reading_bytes);
+        self.opening.reading_bytes -= read_bytes;
+        for parked in std::mem::take(&mut self.opening.parked) {
+            self.recover(parked, now);
         }
         self.recover(slot, now);
     }
@@ -303,15 +313,6 @@ impl Shard {
         partition.epochs = recovered.epochs.clone();
         let epoch = candidate.config.leader_epoch;
         let opened = partition.epochs.open(epoch, recovered.next_offset);
-        if let Err(error) = opened
-            && !deleted
-        {
-            let reason = format!("its leader epoch is not newer than the log's: {error}");
-            let state = format!("failed: {reason}");
-            self.note(Note::State { log, state });
-            self.opening.unusable.insert(log, reason);
-            return;
-        }
         partition.take_over(&recovered, &candidate.ids, &self.pool, now);
         let index = self.partitions.len();
         self.partitions.push(Some(Box::new(partition)));
@@ -336,6 +337,10 @@ impl Shard {
             if sealed.side == SideFile::Unusable && is_indexed(sealed) {
                 self.rebuild_side(index, sealed.base);
             }
+        }
+        if let Err(error) = opened {
+            let reason = format!("its leader epoch is not newer than the log's: {error}");
+            self.fail_partition(index, &reason);
         }
         if let Some(error) = candidate.remove_error {
             self.fail_partition(index, &format!("a left-over segment stays: {error}"));

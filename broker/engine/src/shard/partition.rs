@@ -9,6 +9,7 @@ use ringway_wire::{ErrorCode, Fault, Offset, Position, TopicPartition};
 use crate::buffer::Pool;
 use crate::device::FileId;
 use crate::log::ladder::{Pace, segment_bytes};
+use crate::log::limits::PRODUCER_EXPIRY_US;
 use crate::log::{Epochs, Producers, SparseIndex, Verdict};
 use crate::shard::event::{PartitionConfig, Token};
 use crate::shard::tail::{CachedBatch, TailCache};
@@ -100,10 +101,6 @@ pub(super) struct Cursor {
     pub(super) base: Offset,
     pub(super) position: Position,
 }
-
-/// A producer that appended nothing for so long, counted by append times, is forgotten when a
-/// segment is full: seven days, in microseconds.
-const PRODUCER_EXPIRY_US: i64 = 7 * 24 * 3_600 * 1_000_000;
 
 /// Places of cold readers remembered per partition.
 const CURSORS_MAX: usize = 16;

@@ -1,7 +1,7 @@
 //! Produce requests: from the checks at the door to the acknowledgement.
 
 use ringway_wire::request::{Acks, ProduceReply, ProduceRequest, Reply, Request, StageTimes};
-use ringway_wire::{ErrorCode, Fault, TopicPartition};
+use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
 
 use crate::shard::delete::shutdown_fault;
 use crate::shard::event::{Effect, Token};
@@ -45,12 +45,6 @@ impl Shard {
         if self.opening.has(log) {
             let message = format!("{log} is being recovered, try again in a moment");
             return Err(Fault::new(ErrorCode::PartitionRecovering, message));
-        }
-        if let Some(reason) = self.opening.why_unusable(log) {
-            return Err(Fault::new(
-                ErrorCode::StorageFailed,
-                format!("{log}: {reason}"),
-            ));
         }
         let message = format!("this shard doesn't have {log}: refresh the metadata");
         Err(Fault::new(ErrorCode::NotLeader, message))
@@ -186,15 +180,18 @@ impl Shard {
         }
     }
 
-    /// Answers every produce request that waits at a partition with a fault: whether its batch
-    /// will be in the log is not known.
-    pub(super) fn fail_acks(&mut self, index: usize, fault: &Fault) {
+    /// Answers the produce requests that wait at a partition for more than what is before an offset
+    /// with a fault: whether their batches will be in the log is not known.
+    pub(super) fn fail_acks(&mut self, index: usize, from: Offset, fault: &Fault) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
         };
         let topic_epoch = partition.config.topic_epoch;
         let log_start = partition.log_start;
-        for ack in std::mem::take(&mut partition.acks) {
+        let kept = partition
+            .acks
+            .partition_point(|ack| ack.next_offset <= from);
+        for ack in partition.acks.split_off(kept) {
             let fault = Some(fault.clone());
             let reply = ProduceReply {
                 fault,

@@ -139,12 +139,12 @@ impl Shard {
             .expect("a write belongs to the round in flight");
         round.outstanding -= 1;
         round.writes[ordinal].failed = error.is_some();
-        let index = round.writes[ordinal].partition;
+        let (index, base) = (round.writes[ordinal].partition, round.writes[ordinal].base);
         let last = round.outstanding == 0;
         self.counters.writes += 1;
         self.counters.write_bytes += round.writes[ordinal].bytes as u64;
         if let Some(error) = error {
-            self.write_failed(index, &error, now);
+            self.write_failed(index, base, &error, now);
         }
         if !last {
             return;
@@ -292,9 +292,9 @@ impl Shard {
     }
 
     /// A write failed: the partition stops appending; the others go on.
-    fn write_failed(&mut self, index: usize, error: &DeviceError, now: Now) {
+    fn write_failed(&mut self, index: usize, base: Offset, error: &DeviceError, now: Now) {
         match error {
-            DeviceError::Full => self.no_space(index, now),
+            DeviceError::Full => self.no_space(index, base, now),
             DeviceError::Failed(reason) => {
                 self.fail_partition(index, &format!("a write failed: {reason}"));
             }
@@ -317,7 +317,8 @@ impl Shard {
         partition.give_up_pending();
         self.checkpointing.forget_captured(index);
         self.set_state(index, State::Failed(reason.to_owned()));
-        self.fail_acks(index, &Fault::new(ErrorCode::StorageFailed, message));
+        let fault = Fault::new(ErrorCode::StorageFailed, message);
+        self.fail_acks(index, Offset(0), &fault);
     }
 
     /// A flush failed, here or on another shard: the device may have dropped anybody's writes.

@@ -108,12 +108,14 @@ impl Shard {
             }
             Err(DeviceError::Full) => {
                 partition.next = Next::None;
-                // Prepared ahead, it isn't missed yet.
-                let waits = |writer: &SegmentWriter| writer.file.is_none();
-                if partition.writers.iter().any(waits) {
-                    self.no_space(index, now);
-                } else {
-                    self.retry_space(index, now);
+                let waits = partition
+                    .writers
+                    .iter()
+                    .find(|writer| writer.file.is_none());
+                match waits.map(|writer| writer.base) {
+                    Some(base) => self.no_space(index, base, now),
+                    // Prepared ahead, it isn't missed yet.
+                    None => self.retry_space(index, now),
                 }
             }
             Err(DeviceError::Failed(reason)) => {
@@ -206,9 +208,9 @@ impl Shard {
         self.want_space(index, now);
     }
 
-    /// There is no space for what waits to be written: say so to everybody who waits for it, go on
-    /// reading, and try again later.
-    pub(super) fn no_space(&mut self, index: usize, now: Now) {
+    /// There is no space for what waits to be written behind an offset: say so to everybody who
+    /// waits for it, go on reading, and try again later.
+    pub(super) fn no_space(&mut self, index: usize, from: Offset, now: Now) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
         };
@@ -217,7 +219,7 @@ impl Shard {
         }
         let fault = partition.full_fault();
         self.set_state(index, State::Full);
-        self.fail_acks(index, &fault);
+        self.fail_acks(index, from, &fault);
         self.retry_space(index, now);
     }
 

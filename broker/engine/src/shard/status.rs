@@ -43,9 +43,9 @@ impl Shard {
                 log_end: partition.log_end,
                 log_bytes: partition.log_bytes(),
             });
-        let closed = self.opening.states().map(|(log, state)| PartitionStatus {
+        let closed = self.opening.logs().map(|log| PartitionStatus {
             log,
-            state,
+            state: "recovering".to_owned(),
             log_start: Offset(0),
             high_watermark: Offset(0),
             log_end: Offset(0),

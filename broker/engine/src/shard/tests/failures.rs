@@ -4,7 +4,7 @@
 use ringway_wire::ErrorCode;
 use ringway_wire::Offset;
 
-use super::rig::{LOG, Rig, io_error, log, plain};
+use super::rig::{LOG, Rig, io_error, log, plain, shard_config};
 use crate::device::DeviceError;
 use crate::shard::{Event, Note};
 
@@ -63,7 +63,7 @@ fn a_write_without_space_behind_one_that_was_made_is_tried_later() {
     rig.finish_held(0, None);
     rig.run();
     assert_eq!(rig.produced(second), Err(ErrorCode::StorageFull));
-    assert!(rig.answered(first));
+    assert_eq!(rig.produced(first), Ok(Offset(2)), "it is durable");
     assert_eq!(rig.held.len(), 0, "it is tried again later, not at once");
     rig.release();
     rig.run_for(1_000_000_000);
@@ -189,4 +189,37 @@ fn a_failed_partition_gives_back_the_memory_of_what_it_will_never_write() {
     let bytes = rig.shard.counters().buffer_bytes;
     assert!(bytes < 1 << 20, "{bytes} bytes are kept");
     assert_eq!(rig.read_from(0, 1).len(), 1);
+}
+
+#[test]
+fn a_segment_without_space_fails_only_what_would_be_in_it() {
+    let mut rig = Rig::new(1 << 20);
+    rig.append(&plain(&[b"a"]));
+    rig.hold_kinds = vec!["write", "durable write"];
+    let first = rig.produce(&plain(&[&value(40_000)]));
+    rig.failing.insert("prepare", DeviceError::Full);
+    let second = rig.produce(&plain(&[&value(40_000)]));
+    rig.run();
+    assert_eq!(rig.produced(second), Err(ErrorCode::StorageFull));
+    assert!(!rig.answered(first), "its write is under way");
+    rig.failing.clear();
+    rig.release();
+    assert_eq!(rig.produced(first), Ok(Offset(1)));
+    rig.run_for(1_000_000_000);
+    assert_eq!(rig.read_from(0, 3).len(), 3);
+}
+
+#[test]
+fn the_largest_batch_takes_little_more_memory_than_itself() {
+    let mut rig = Rig::without_partitions(shard_config(), 1 << 20);
+    rig.open(LOG);
+    rig.run();
+    rig.append(&plain(&[b"a"]));
+    rig.hold_kinds = vec!["write", "durable write"];
+    rig.produce(&plain(&[&value(5 << 20)]));
+    rig.run();
+    let bytes = rig.shard.counters().buffer_bytes;
+    assert!(bytes < 6 << 20, "{bytes} bytes");
+    rig.release();
+    assert_eq!(rig.read_from(0, 2).len(), 2);
 }

@@ -63,7 +63,7 @@ pub(super) struct Rig {
     /// Operations of these kinds fail.
     pub(super) failing: HashMap<&'static str, DeviceError>,
     segment_bytes: u64,
-    leader_epoch: u32,
+    pub(super) leader_epoch: u32,
     tokens: u32,
 }
 

@@ -1,11 +1,12 @@
 //! Starts after crashes at awkward moments: what a checkpoint may say, left-over files, damage.
 
-use ringway_wire::{ErrorCode, Offset};
+use ringway_wire::batch::ProducerStamp;
+use ringway_wire::{ErrorCode, Offset, ProducerEpoch, ProducerId, Sequence};
 
-use super::rig::{LOG, Rig, io_error, log, plain};
+use super::rig::{LOG, Rig, batch, io_error, log, plain};
 use crate::device::SegmentName;
 use crate::log::CheckpointEntry;
-use crate::shard::Note;
+use crate::shard::{Event, Note};
 
 fn value(bytes: usize) -> Vec<u8> {
     vec![9; bytes]
@@ -226,4 +227,75 @@ fn a_checkpoint_under_load_lags_but_comes() {
     assert!(seen.len() >= 3, "checkpoints at {seen:?}");
     rig.restart();
     assert!(damages(&rig).is_empty());
+}
+
+#[test]
+fn a_start_forgets_the_producers_that_were_forgotten_before() {
+    let mut rig = Rig::new(64 << 10);
+    let stamp = |sequence| ProducerStamp {
+        id: ProducerId(9),
+        epoch: ProducerEpoch(0),
+        first_sequence: Sequence(sequence),
+    };
+    rig.append(&batch(&[b"once"], stamp(0)));
+    rig.now.unix_us += 8 * 24 * 3_600 * 1_000_000;
+    for _ in 0..5 {
+        rig.append(&plain(&[&value(40_000)]));
+    }
+    let refused = |rig: &mut Rig| {
+        let request = rig.produce(&batch(&[b"twice"], stamp(1)));
+        rig.run();
+        assert_eq!(rig.produced(request), Err(ErrorCode::UnknownProducer));
+    };
+    refused(&mut rig);
+    // Nothing but the log itself remembers.
+    rig.sides.clear();
+    rig.checkpoint = None;
+    rig.restart();
+    refused(&mut rig);
+}
+
+#[test]
+fn recoveries_share_a_budget_of_memory() {
+    let mut rig = Rig::new(64 << 10);
+    let large = plain(&[&value(7 << 20)]);
+    for partition in 1..=12 {
+        rig.open(log(partition));
+        let produced = rig.produce_to(log(partition), &large);
+        rig.run();
+        assert_eq!(rig.produced(produced), Ok(Offset(0)));
+    }
+    rig.checkpoint = None;
+    rig.crash();
+    rig.hold_kinds = vec!["read"];
+    for partition in 1..=12 {
+        rig.open(log(partition));
+    }
+    rig.run();
+    let mut most = 0;
+    while !rig.held.is_empty() {
+        most = most.max(rig.shard.counters().buffer_bytes);
+        rig.finish_held(0, None);
+        rig.run();
+    }
+    assert!(most <= 24 << 20, "{most} bytes at once");
+    assert!(rig.shard.all_open());
+}
+
+#[test]
+fn a_partition_of_an_old_epoch_is_read_only_and_can_be_deleted() {
+    let mut rig = Rig::new(1 << 20);
+    rig.append(&plain(&[b"a"]));
+    rig.run_for(1_200_000_000);
+    rig.crash();
+    rig.leader_epoch = 0;
+    rig.open(LOG);
+    rig.run();
+    let produced = rig.produce(&plain(&[b"b"]));
+    assert_eq!(rig.read_from(0, 1).len(), 1);
+    assert_eq!(rig.produced(produced), Err(ErrorCode::StorageFailed));
+    rig.shard.apply(Event::Delete { log: LOG }, rig.now);
+    rig.run();
+    assert!(rig.notes.contains(&Note::Deleted { log: LOG }));
+    assert!(rig.files.is_empty());
 }
