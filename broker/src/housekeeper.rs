@@ -12,11 +12,15 @@ mod zeros;
 
 use std::cell::Cell;
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, PoisonError};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -393,6 +397,25 @@ fn run(
     }
 }
 
+/// A job whose panic is its own failure, and nobody else's.
+async fn guarded(
+    job: impl Future<Output = Result<Answer, DeviceError>>,
+) -> Result<Answer, DeviceError> {
+    let mut job = pin!(job);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| job.as_mut().poll(context)));
+        polled.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let text = text.unwrap_or_default();
+            Poll::Ready(Err(DeviceError::Failed(format!(
+                "the housekeeper panicked: {text}"
+            ))))
+        })
+    })
+    .await
+}
+
 /// Does an order and those that come meanwhile, until none is left.
 async fn work(first: Order, orders: &Receiver<Order>, queues: &Queues, worker: &Rc<Worker>) {
     let unfinished = Rc::new(Cell::new(0_usize));
@@ -401,7 +424,7 @@ async fn work(first: Order, orders: &Receiver<Order>, queues: &Queues, worker: &
         unfinished.set(unfinished.get() + 1);
         let queue = queues.of(&order.job);
         let task = async move {
-            let result = worker.carry_out(&order.job).await;
+            let result = guarded(worker.carry_out(&order.job)).await;
             order.answer(result);
             unfinished.set(unfinished.get() - 1);
         };

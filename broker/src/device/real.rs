@@ -9,6 +9,7 @@ use std::time::Duration;
 use ringway_engine::device::conformance::{Subject, check};
 use ringway_engine::device::{Device, Done, FileId, Op, OpId, SegmentName};
 use ringway_engine::log::Slot;
+use ringway_testing::{FileSystem, LoopFs, LoopFsOptions, Need, require};
 use ringway_wire::{ShardId, TopicPartition};
 
 use super::{After, Disk};
@@ -175,14 +176,31 @@ impl Subject for RealSubject {
     }
 }
 
-#[test]
-fn the_real_device_is_one() {
-    let scratch = scratch("device");
+fn check_in(directory: &Path) {
     let mut made = 0;
     check(&mut || {
         made += 1;
-        let root = scratch.path().join(made.to_string());
+        let root = directory.join(made.to_string());
         let device = Some(RealDevice::open(&root));
         Box::new(RealSubject { root, device })
     });
+}
+
+#[test]
+fn the_real_device_is_one() {
+    check_in(scratch("device").path());
+}
+
+#[test]
+fn the_real_device_is_one_on_the_file_systems_that_share_a_flush() {
+    if !require(&[Need::Mounts, Need::Loop, Need::MkfsExt4, Need::MkfsXfs]) {
+        return;
+    }
+    let scratch = scratch("volumes");
+    for (kind, block_bytes) in [(FileSystem::Ext4, 512), (FileSystem::Xfs, 4096)] {
+        let mut options = LoopFsOptions::new(kind, 400 << 20);
+        options.block_bytes = block_bytes;
+        let volume = LoopFs::new(&scratch, options).unwrap();
+        check_in(&volume.path().join("data"));
+    }
 }

@@ -260,3 +260,44 @@ fn its_rings_hold_the_lock() {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+#[test]
+fn a_segment_is_filled_while_it_is_being_named() {
+    let scratch = scratch("fill-name");
+    let config = HousekeeperConfig {
+        fill_whole_bytes_max: 0,
+        ..HousekeeperConfig::default()
+    };
+    let mut rig = Rig::new(scratch.path(), config);
+    for round in 0..150 {
+        rig.prepare(LOG, 4 * SEGMENT);
+        let base = Offset(round);
+        let fill = |start| Job::Fill {
+            log: LOG,
+            name: SegmentName::Next,
+            next_name: Some(SegmentName::Base(base)),
+            start: Position(start),
+            end: Position(start + SEGMENT),
+        };
+        rig.send(fill(0));
+        rig.send(Job::Name { log: LOG, base });
+        rig.send(fill(SEGMENT));
+        for _ in 0..3 {
+            let (_, result) = rig.take();
+            assert!(result.is_ok(), "{result:?}");
+        }
+        let name = SegmentName::Base(base);
+        rig.run(Job::Remove { log: LOG, name }).unwrap();
+    }
+    rig.stop();
+}
+
+#[test]
+fn a_panic_is_the_failure_of_one_job() {
+    let executor = glommio::LocalExecutor::default();
+    let result = executor.run(super::guarded(async { panic!("out of luck") }));
+    let Err(DeviceError::Failed(text)) = result else {
+        panic!("{result:?}");
+    };
+    assert!(text.contains("out of luck"), "{text}");
+}

@@ -1,6 +1,8 @@
 //! Zeros into a file, past the page cache, in steps that leave the disk to others in between.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -24,11 +26,15 @@ pub(super) async fn write(path: &Path, start: u64, end: u64) -> io::Result<()> {
     if start >= end {
         return Ok(());
     }
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .dma_open(path)
-        .await;
+    let found = path.to_owned();
+    let found = glommio::executor()
+        .spawn_blocking(move || File::open(found))
+        .await?;
+    // By its descriptor: glommio 0.9 looks at the path once more after it has opened it, and panics
+    // where a renaming came in between.
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).dma_open(path).await;
     let file = opened.map_err(io_error)?;
     let written = write_steps(&file, start, end).await;
     let synced = match written {

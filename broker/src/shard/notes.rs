@@ -122,6 +122,7 @@ impl Shard {
         let ring = self.ring.counters();
         metrics.system_calls.set(ring.enters);
         metrics.ring_punts.set(ring.punts);
+        metrics.ring_overflows.set(ring.overflows);
         let shard = self.dispatch.here;
         if !self.all_open_told && self.dispatch.image.is_some() && machine.all_open() {
             self.all_open_told = true;

@@ -150,6 +150,8 @@ pub struct RingCounters {
     pub completions: u64,
     /// Operations that the kernel always hands to a worker thread (syncs).
     pub punts: u64,
+    /// Completions that the kernel had no room for.
+    pub overflows: u64,
     /// Receives that ended because no provided buffer was left.
     pub buffers_exhausted: u64,
 }
@@ -227,8 +229,11 @@ impl Ring {
         Ok(())
     }
 
-    pub(crate) const fn counters(&self) -> RingCounters {
-        self.counters
+    pub(crate) fn counters(&mut self) -> RingCounters {
+        RingCounters {
+            overflows: self.ring.0.completion().overflow().into(),
+            ..self.counters
+        }
     }
 
     /// Operations that have not ended.

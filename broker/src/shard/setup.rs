@@ -304,3 +304,36 @@ fn serve(mut shard: Shard) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use super::AbortOnPanic;
+
+    /// Set in the child that is to panic.
+    const CHILD: &str = "RINGWAY_TEST_PANICS";
+
+    #[test]
+    fn a_panic_on_a_shard_ends_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            let thread = std::thread::spawn(|| {
+                let _guard = AbortOnPanic;
+                panic!("a defect");
+            });
+            // A process that gets past this hasn't been ended.
+            let _ = thread.join();
+            return;
+        }
+        let name = "shard::setup::tests::a_panic_on_a_shard_ends_the_process";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("aborting"), "{text}");
+    }
+}

@@ -1,9 +1,12 @@
 //! One client's connection: what it may do when, without any I/O. The network carries it out.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use ringway_wire::CorrelationId;
 use ringway_wire::frame::FrameDecoder;
+use ringway_wire::request::RequestKind;
 
 use super::NetworkLimits;
 use super::id::ConnectionId;
@@ -44,8 +47,8 @@ pub(super) struct Connection {
     pub(super) outbox: Outbox,
     pub(super) phase: Phase,
     pub(super) receiving: Receiving,
-    /// Requests that will be answered.
-    pub(super) unanswered: u32,
+    /// Requests that will be answered, with their kind and when their last byte came.
+    pub(super) unanswered: HashMap<CorrelationId, (RequestKind, u64)>,
     /// Waits for receive memory of the shard.
     pub(super) starved: bool,
     /// Waits for other shards to take what was passed on to them.
@@ -70,7 +73,7 @@ impl Connection {
             outbox: Outbox::new(),
             phase: Phase::Greeting,
             receiving: Receiving::Off,
-            unanswered: 0,
+            unanswered: HashMap::new(),
             starved: false,
             congested: false,
             held_back: false,
@@ -87,7 +90,7 @@ impl Connection {
     pub(super) fn takes_requests(&self, limits: &NetworkLimits) -> bool {
         matches!(self.phase, Phase::Greeting | Phase::Open)
             && self.outbox.bytes() < limits.unsent_bytes_pause
-            && self.unanswered < limits.unanswered_max
+            && self.unanswered.len() < limits.unanswered_max
     }
 
     /// Whether bytes may be received for it now.

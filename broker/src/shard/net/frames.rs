@@ -48,8 +48,9 @@ pub(super) fn take(
                     correlation: frame.header.correlation,
                 };
                 let received_ns = connection.last_byte_ns;
+                let kind = request.kind();
                 let verdict = requests.request(token, received_ns, request, frame.data);
-                return judged(connection, token, verdict, metrics, now_ns);
+                return judged(connection, token, (kind, verdict), metrics, now_ns);
             }
             Err(refusal) => refusal,
         },
@@ -102,20 +103,24 @@ fn check(frame: &Frame<'_>, greeting: bool) -> Result<Request, Refusal> {
 fn judged(
     connection: &mut Connection,
     token: Token,
-    verdict: Verdict,
+    (kind, verdict): (RequestKind, Verdict),
     metrics: &ShardMetrics,
     now_ns: u64,
 ) -> Taken {
     match verdict {
-        Verdict::Later => connection.unanswered += 1,
+        Verdict::Later => {
+            let asked = (kind, connection.last_byte_ns);
+            connection.unanswered.insert(token.correlation, asked);
+        }
         Verdict::Never => {}
         Verdict::Now(reply) => {
+            let refused = refusal::fault_of(&reply).is_some();
+            metrics.requests_faulted.add(u64::from(refused));
             connection
                 .outbox
                 .push(reply.to_frame(token.correlation, 0), Vec::new());
             if let Reply::Hello(hello) = &reply {
                 if hello.fault.is_some() {
-                    metrics.requests_faulted.add(1);
                     connection.phase = Phase::Refusing { since_ns: now_ns };
                     return Taken::Refused;
                 }

@@ -23,6 +23,7 @@ use ringway_wire::request::{Reply, Request, RequestKind};
 use ringway_wire::{ErrorCode, Fault, ShardId};
 
 use crate::metrics::ShardMetrics;
+use crate::shard::clock;
 use crate::shard::ring::{Completion, Memory, Owner, Ring, Role};
 use connection::{Connection, Phase, Receiving};
 pub(crate) use id::{ConnectionId, SHARDS_MAX};
@@ -49,7 +50,7 @@ pub struct NetworkLimits {
     /// Bytes of replies of one connection beyond which fetches are answered with `overloaded`.
     pub unsent_bytes_max: usize,
     /// Requests of one connection that may be open.
-    pub unanswered_max: u32,
+    pub unanswered_max: usize,
     /// Time for hello.
     pub hello_max: Duration,
     /// Time without a byte in the middle of a frame.
@@ -324,9 +325,13 @@ impl Network {
     /// Keeps account of the shard's receive memory, and makes a connection wait that takes too
     /// much of it.
     fn count_receive_bytes(&mut self, id: ConnectionId, now_ns: u64) {
+        let short = self.receive_bytes > self.limits.receive_bytes_max / 2;
         let Some(connection) = self.connection(id) else {
             return;
         };
+        if short {
+            connection.decoder.shrink();
+        }
         let bytes = connection.decoder.capacity();
         let (held, before) = (connection.decoder.held(), connection.counted_bytes);
         connection.counted_bytes = bytes;
@@ -387,6 +392,14 @@ impl Network {
     /// Answers a request of one of this shard's connections.
     pub(crate) fn reply(&mut self, token: Token, reply: &Reply, data: Vec<Slice>) {
         let bytes: usize = data.iter().map(|slice| slice.len()).sum();
+        if refusal::fault_of(reply).is_some() {
+            self.metrics.requests_faulted.add(1);
+        }
+        if let Reply::Produce(produced) = reply
+            && let Some(stages) = &produced.stages
+        {
+            self.metrics.produce_received.observe(stages.received_ns);
+        }
         if bytes > 0 && self.is_full(token, bytes) {
             return self.overloaded(token);
         }
@@ -430,12 +443,20 @@ impl Network {
         if !connection.takes_replies() {
             return;
         }
-        connection.unanswered = connection.unanswered.saturating_sub(1);
+        let asked = connection.unanswered.remove(&token.correlation);
         let before = connection.outbox.bytes();
         connection.outbox.push(frame, data);
         let added = connection.outbox.bytes() - before;
         self.unsent_bytes += added;
         self.list(id);
+        if let Some((kind, received_ns)) = asked {
+            let took_ns = clock::mono_ns().saturating_sub(received_ns);
+            match kind {
+                RequestKind::Produce => self.metrics.produce.observe(took_ns),
+                RequestKind::Fetch => self.metrics.fetch.observe(took_ns),
+                _ => {}
+            }
+        }
     }
 
     fn sent(&mut self, completion: Completion, requests: &mut impl Requests) {

@@ -32,6 +32,22 @@ pub(crate) fn refused(kind: RequestKind, fault: Fault) -> Reply {
     }
 }
 
+/// What a reply says went wrong.
+pub(super) const fn fault_of(reply: &Reply) -> Option<&Fault> {
+    let fault = match reply {
+        Reply::Hello(reply) => &reply.fault,
+        Reply::Metadata(reply) => &reply.fault,
+        Reply::Produce(reply) => &reply.fault,
+        Reply::Fetch(reply) => &reply.fault,
+        Reply::ListOffsets(reply) => &reply.fault,
+        Reply::CreateTopic(reply) => &reply.fault,
+        Reply::AlterTopic(reply) | Reply::DeleteTopic(reply) => &reply.fault,
+        Reply::DescribeTopic(reply) => &reply.fault,
+        Reply::InitProducer(reply) => &reply.fault,
+    };
+    fault.as_ref()
+}
+
 /// The same as a frame, for any number that stood where a request's kind stands. A kind that this
 /// broker doesn't know is answered with the fault alone, which every reply begins with.
 pub(super) fn refused_frame(number: u16, correlation: CorrelationId, fault: Fault) -> Vec<u8> {
