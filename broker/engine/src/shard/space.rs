@@ -239,12 +239,15 @@ impl Shard {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
         };
+        // One file operation at a time: a file isn't filled while it is being renamed.
+        let naming = matches!(partition.next, Next::Naming { .. } | Next::Unnamed { .. });
         let Some(writer) = partition.writers.back_mut() else {
             return;
         };
         let Some(file) = writer.file else { return };
         let ahead = writer.filled.saturating_sub(writer.end);
-        if writer.filling
+        if naming
+            || writer.filling
             || writer.fill_failed
             || writer.filled >= writer.bytes
             || ahead > FILL_BYTES / 2
