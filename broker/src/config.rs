@@ -63,8 +63,6 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Bytes of produce requests that each shard holds at most before they are durable.
     pub produce_bytes_max: u64,
-    /// Bytes of replies that each shard holds at most before they are sent.
-    pub send_bytes_max: u64,
     /// Connections of each shard.
     pub connections_max: u32,
     /// Largest batch, in bytes.

@@ -61,7 +61,13 @@ fn shard(mut setup: ShardEnds, desks: Desks, silent: bool) {
                 deltas.iter().for_each(|delta| image.apply(delta));
             }
             ToShard::Answer { token, reply } => {
-                // What the answer tells of, every shard has or is about to read.
+                // What an answer tells of, its shard has heard before.
+                if let Reply::CreateTopic(reply) = &reply
+                    && reply.fault.is_none()
+                {
+                    let image = desk.image.lock().unwrap();
+                    assert!(image.as_ref().unwrap().topic(reply.topic).is_some());
+                }
                 desk.answers.lock().unwrap().push((token, reply));
             }
             ToShard::DeviceFailed { reason } => {

@@ -30,7 +30,7 @@ pub struct Knob {
 const SHARDS_MAX: u16 = 1_024;
 
 /// Every knob, in the order in which they are shown.
-pub static KNOBS: [Knob; 18] = [
+pub static KNOBS: [Knob; 17] = [
     Knob {
         key: "data_dir",
         value: "DIR",
@@ -174,15 +174,6 @@ pub static KNOBS: [Knob; 18] = [
         get: |config| config.produce_bytes_max.to_string(),
     },
     Knob {
-        key: "send_bytes_max",
-        value: "BYTES",
-        default: "128 MiB",
-        help: "Memory of each shard for replies that are not sent yet; beyond it fetches wait.",
-        change: "when many slow consumers read at once",
-        set: |config, text| put(&mut config.send_bytes_max, amount(text, 1 << 20, 1 << 40)),
-        get: |config| config.send_bytes_max.to_string(),
-    },
-    Knob {
         key: "connections_max",
         value: "COUNT",
         default: "10000",
@@ -275,7 +266,6 @@ pub(super) fn blank() -> Config {
         sync_scope: None,
         cache_bytes: 0,
         produce_bytes_max: 0,
-        send_bytes_max: 0,
         connections_max: 0,
         batch_bytes_max: 0,
         cold_read_in_flight_bytes: 0,
