@@ -1,0 +1,254 @@
+//! The command line and the broker of this workspace, process against process, on a real disk: all
+//! that went in comes out, in order, also after a restart.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use support::{Ringway, finish, noise, signal};
+
+/// The broker's binary beside ours. A run of this package's tests alone doesn't build it.
+fn binary() -> PathBuf {
+    let ours = Path::new(env!("CARGO_BIN_EXE_ringway"));
+    let path = ours.with_file_name("ringway-broker");
+    let mut build = Command::new(env!("CARGO"));
+    build.args([
+        "build",
+        "--quiet",
+        "--package",
+        "ringway-broker",
+        "--bin",
+        "ringway-broker",
+    ]);
+    if ours
+        .parent()
+        .is_some_and(|folder| folder.ends_with("release"))
+    {
+        build.arg("--release");
+    }
+    if !path.exists() {
+        assert!(
+            build.status().expect("cargo runs").success(),
+            "the broker is built"
+        );
+    }
+    path
+}
+
+/// A running broker.
+struct Broker {
+    child: Child,
+    address: String,
+}
+
+impl Broker {
+    /// Starts one on ports that the kernel chooses and waits until it is ready.
+    fn start(data: &Path) -> Self {
+        let mut child = Command::new(binary())
+            .args(["start", "--shards", "2", "--listen", "127.0.0.1:0"])
+            .args([
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--log-level",
+                "error",
+                "--data-dir",
+            ])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("it says when it is ready");
+        let ready: serde_json::Value = serde_json::from_str(&line).expect("one line of JSON");
+        let address = ready["listen"].as_str().expect("its address").to_owned();
+        Self { child, address }
+    }
+
+    fn ringway(&self) -> Ringway {
+        Ringway::new(&self.address)
+    }
+
+    /// Stops it as an operator would.
+    fn stop(mut self) {
+        signal(&self.child, "TERM");
+        assert!(self.child.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // After a failed test; one that was stopped is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An empty directory on the disk that the build is on.
+fn data(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).expect("a directory for the test");
+    path
+}
+
+const LINES: u32 = 100_000;
+
+/// Reads everything and checks that each number came once, in order within its partition.
+fn check_lines(ringway: &Ringway) {
+    let run = ringway
+        .run("consume numbers --until-end --format %p~%o~%v\\n")
+        .done();
+    let mut last: BTreeMap<u32, (u64, u32)> = BTreeMap::new();
+    let mut seen = vec![false; LINES as usize + 1];
+    for line in run.text().lines() {
+        let words: Vec<u64> = line.split(' ').map(|word| word.parse().unwrap()).collect();
+        let (partition, offset, number) = (words[0] as u32, words[1], words[2] as u32);
+        if let Some(&(before, smaller)) = last.get(&partition) {
+            assert!(
+                before + 1 == offset && smaller < number,
+                "{line} after {before} {smaller}"
+            );
+        }
+        last.insert(partition, (offset, number));
+        assert!(
+            !std::mem::replace(&mut seen[number as usize], true),
+            "{number} came twice"
+        );
+    }
+    assert!(seen[1..].iter().all(|&seen| seen), "every number came");
+    assert_eq!(last.len(), 4, "every partition is used");
+}
+
+#[test]
+fn everything_comes_back_also_after_a_restart() {
+    let data = data("cli-restart");
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    let lines: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
+    let blob = noise(4_000_001);
+
+    ringway.run("topic create numbers --partitions 4").done();
+    // Small batches, so that records meet every partition whatever the machine's speed.
+    let line = "produce numbers --batch-records 1000 --output json";
+    let summary = ringway.feed(line, lines.as_bytes()).done().json();
+    assert_eq!(
+        (&summary["acknowledged"], &summary["failed"]),
+        (&LINES.into(), &0.into())
+    );
+    let line = "produce blob --create 1 --input chunks --value-bytes 65536 --trace --output json";
+    let summary = ringway.feed(line, &blob).done().json();
+    assert!(
+        summary["trace"]["stages"]["total"]["p50_us"].as_f64() > Some(0.0),
+        "{summary}"
+    );
+
+    check_lines(&ringway);
+    assert!(
+        ringway
+            .run("consume blob --until-end --format raw")
+            .done()
+            .out
+            == blob
+    );
+    let offsets = ringway.run("offsets numbers --output json").done().json();
+    assert_eq!(offsets["records"], LINES);
+    broker.stop();
+
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    check_lines(&ringway);
+    assert!(
+        ringway
+            .run("consume blob --until-end --format raw")
+            .done()
+            .out
+            == blob
+    );
+    assert_eq!(
+        ringway.run("offsets numbers --output json").done().json()["records"],
+        LINES
+    );
+    broker.stop();
+    let _ = fs::remove_dir_all(&data);
+}
+
+#[test]
+fn the_brokers_refusals_have_the_exit_codes_of_the_contract() {
+    let data = data("cli-refusals");
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    ringway
+        .run("topic create t --partitions 2 --config record_bytes_max=1024")
+        .done();
+    assert_eq!(ringway.run("topic create t --partitions 2").code, 5);
+    assert_eq!(ringway.run("topic create a/b --partitions 2").code, 5);
+    assert_eq!(ringway.run("topic create u --config nonsense=1").code, 5);
+    assert_eq!(
+        ringway.run("topic alter t --config retention_ms=soon").code,
+        5
+    );
+    assert_eq!(ringway.run("topic describe none").code, 4);
+    let run = ringway.run("consume none --until-end");
+    assert_eq!(run.code, 4);
+    assert!(
+        run.err
+            .contains("`ringway topic create none --partitions N`"),
+        "{}",
+        run.err
+    );
+    assert_eq!(ringway.run("produce none").code, 4);
+    assert_eq!(ringway.run("consume t --partition 2 --until-end").code, 4);
+    assert_eq!(
+        ringway
+            .run("consume t --partition 0 --from 1 --until-end")
+            .code,
+        5
+    );
+
+    let run = ringway.feed("produce t --input chunks --value-bytes 2000", &[7; 2000]);
+    assert_eq!(run.code, 1, "{}", run.err);
+    assert!(run.err.contains("record_too_large: 1"), "{}", run.err);
+
+    ringway
+        .run("topic alter t --config retention_ms=86400000")
+        .done();
+    let described = ringway.run("topic describe t --output json").done().json();
+    assert_eq!(described["config"]["retention_ms"], "86400000");
+    assert_eq!(described["partitions"].as_array().map(Vec::len), Some(2));
+    ringway.run("topic delete t").done();
+    assert_eq!(ringway.run("offsets t").code, 4);
+    broker.stop();
+    let _ = fs::remove_dir_all(&data);
+}
+
+#[test]
+fn a_follower_sees_records_as_they_come() {
+    let data = data("cli-follow");
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    ringway.run("topic create t --partitions 3").done();
+    let mut follower = ringway.start("consume t --format %k=%v\\n");
+    for round in 0..3 {
+        let line = format!("k:{round}\n");
+        ringway
+            .feed("produce t --key-separator :", line.as_bytes())
+            .done();
+        assert_eq!(
+            support::read(&mut follower, 4),
+            format!("k={round}\n").as_bytes()
+        );
+    }
+    signal(&follower, "INT");
+    let run = finish(follower).done();
+    assert!(run.err.starts_with("3 records from t in "), "{}", run.err);
+    broker.stop();
+    let _ = fs::remove_dir_all(&data);
+}
