@@ -30,21 +30,25 @@ pub fn key_partition(key: &[u8], partitions: u32) -> PartitionIndex {
     PartitionIndex((key_hash(key) % u64::from(partitions)) as u32)
 }
 
-/// Spreads records without a key: all of a batch stick together, the next batch goes to the next
-/// partition.
+/// Spreads records without a key: all of a batch stick together, the next batch goes to the
+/// partition that has got the fewest records so far. By count and not in turn, because batches
+/// differ: one for a partition with room in flight leaves at once, one for a busy partition fills.
 #[derive(Debug)]
 pub(crate) struct Sticky {
     partition: u32,
     /// The batch that the last record went into.
     batch: Option<u64>,
+    /// Records that each partition has got.
+    records: Vec<u64>,
 }
 
 impl Sticky {
     /// Starts at a partition that `start` decides, so that many producers don't begin at the same.
-    pub(crate) const fn new(start: u64, partitions: u32) -> Self {
+    pub(crate) fn new(start: u64, partitions: u32) -> Self {
         Self {
-            partition: (start % partitions as u64) as u32,
+            partition: (start % u64::from(partitions)) as u32,
             batch: None,
+            records: vec![0; partitions as usize],
         }
     }
 
@@ -56,9 +60,18 @@ impl Sticky {
     /// The partition for a record, when `open` is the batch that takes records in the current
     /// one.
     pub(crate) fn choose(&mut self, open: Option<u64>, partitions: u32) -> PartitionIndex {
+        if self.records.len() != partitions as usize {
+            // A new partition gets its share from now on, not what it has missed.
+            let fewest = self.records.iter().copied().min().unwrap_or(0);
+            self.records.resize(partitions as usize, fewest);
+        }
         if self.batch.is_some() && self.batch != open {
-            self.partition += 1;
             self.batch = None;
+            let after = |step| (self.partition + step) % partitions;
+            self.partition = (1..=partitions)
+                .map(after)
+                .min_by_key(|&partition| self.records[partition as usize])
+                .unwrap_or(0);
         }
         if self.partition >= partitions {
             self.partition = 0;
@@ -67,8 +80,9 @@ impl Sticky {
     }
 
     /// Says which batch the record went into.
-    pub(crate) const fn went_into(&mut self, batch: u64) {
+    pub(crate) fn went_into(&mut self, batch: u64) {
         self.batch = Some(batch);
+        self.records[self.partition as usize] += 1;
     }
 }
 
@@ -105,19 +119,34 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_sticks_and_the_next_moves_on() {
+    fn a_batch_sticks_and_the_next_goes_where_the_fewest_records_are() {
         let mut sticky = Sticky::new(5, 3);
         assert_eq!(sticky.choose(None, 3).0, 2);
         sticky.went_into(7);
         assert_eq!(sticky.choose(Some(7), 3).0, 2);
+        sticky.went_into(7);
         assert_eq!(sticky.choose(Some(8), 3).0, 0);
         sticky.went_into(9);
         assert_eq!(sticky.choose(None, 3).0, 1);
         sticky.went_into(10);
-        assert_eq!(
-            sticky.choose(Some(10), 1).0,
-            0,
-            "partitions were taken away"
-        );
+        assert_eq!(sticky.choose(None, 3).0, 0, "partition 2 has got two");
+        sticky.went_into(11);
+        assert_eq!(sticky.choose(None, 1).0, 0, "partitions were taken away");
+        assert_eq!(sticky.choose(Some(11), 2).0, 0, "and given again");
+    }
+
+    #[test]
+    fn batches_of_any_size_spread_evenly() {
+        let mut sticky = Sticky::new(0, 4);
+        let mut records = [0_u64; 4];
+        for batch in 0..1_000_u64 {
+            let size = if batch % 4 == 3 { 1_000 } else { 1 + batch % 7 };
+            for _ in 0..size {
+                records[sticky.choose(Some(batch), 4).0 as usize] += 1;
+                sticky.went_into(batch);
+            }
+        }
+        let (most, fewest) = (records.iter().max().unwrap(), records.iter().min().unwrap());
+        assert!(most - fewest <= 1_000, "{records:?}");
     }
 }

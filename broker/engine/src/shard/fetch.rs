@@ -7,7 +7,7 @@ use ringway_wire::request::{
 use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
 
 use crate::buffer::Slice;
-use crate::limits::{FETCH_BYTES_MAX, WAITERS_MAX};
+use crate::limits::{BLOCK_BYTES, FETCH_BYTES_MAX, READ_BYTES, WAITERS_MAX};
 use crate::shard::delete::shutdown_fault;
 use crate::shard::event::{Effect, Token};
 use crate::shard::partition::{Partition, Waiter};
@@ -106,7 +106,7 @@ impl Shard {
             base: Offset(0),
             position: 0,
             expected: request.offset,
-            read_bytes: crate::limits::READ_BYTES,
+            read_bytes: read_bytes(request),
         };
         self.place(task);
         true
@@ -267,6 +267,14 @@ impl Shard {
         };
         self.reply(task.token, reply);
     }
+}
+
+/// Bytes of a cold read for a request: as many as it may have, with the blocks that its ends touch,
+/// so that a full batch of the usual limit comes with one read.
+fn read_bytes(request: &FetchRequest) -> usize {
+    let bytes = request.bytes_max as usize;
+    let whole = bytes.clamp(READ_BYTES, 2 * READ_BYTES) + 2 * BLOCK_BYTES;
+    whole.next_multiple_of(BLOCK_BYTES)
 }
 
 /// How much of the log a request may have.
