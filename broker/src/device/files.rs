@@ -248,3 +248,84 @@ impl Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File as Opened;
+
+    use super::*;
+
+    fn descriptor() -> OwnedFd {
+        Opened::open("/dev/null").unwrap().into()
+    }
+
+    fn declared(count: u64, open_max: usize) -> Files {
+        let mut files = Files::new(open_max);
+        for number in 0..count {
+            files.declare(FileId(number), TopicPartition::default(), SegmentName::Next);
+        }
+        files
+    }
+
+    #[test]
+    fn a_file_that_is_being_named_is_looked_for_by_both_names() {
+        let id = FileId(0);
+        let mut files = declared(1, 1);
+        let base = SegmentName::Base(Offset(7));
+        assert_eq!(files.acquire(id), Descriptor::Closed);
+        files.wait(id, OpId(1));
+        let opening = files.opening(id).unwrap().1;
+        assert_eq!(opening, SegmentName::Next);
+        // The naming begins after the opening did.
+        files.naming(id, Offset(7));
+        assert!(files.try_other_name(id));
+        assert_eq!(files.opening(id).unwrap().1, base);
+        files.named(id, true);
+        assert_eq!(files.opened(id, descriptor()), [OpId(1)]);
+        assert_eq!(files.segment(id).unwrap().1, base);
+        files.release(id);
+        assert!(matches!(files.acquire(id), Descriptor::Open(_)));
+    }
+
+    #[test]
+    fn a_file_that_is_nowhere_is_given_up() {
+        let id = FileId(0);
+        let mut files = declared(1, 1);
+        files.acquire(id);
+        files.wait(id, OpId(1));
+        files.opening(id);
+        assert_eq!((0..10).take_while(|_| files.try_other_name(id)).count(), 3);
+        assert_eq!(files.not_opened(id), [OpId(1)]);
+        files.release(id);
+        assert_eq!(
+            files.acquire(id),
+            Descriptor::Closed,
+            "the next operation tries again"
+        );
+    }
+
+    #[test]
+    fn the_longest_unused_are_closed_and_those_in_use_are_not() {
+        let mut files = declared(4, 2);
+        for number in 0..4 {
+            let id = FileId(number);
+            files.acquire(id);
+            files.opening(id);
+            files.opened(id, descriptor());
+            if number != 0 {
+                files.release(id);
+            }
+        }
+        let open: Vec<bool> = (0..4)
+            .map(|number| files.descriptor(FileId(number)).is_some())
+            .collect();
+        assert_eq!(open, [true, false, false, true]);
+        files.forget(FileId(0));
+        assert!(
+            files.descriptor(FileId(0)).is_some(),
+            "it is closed after its last user"
+        );
+        files.release(FileId(0));
+        assert_eq!(files.acquire(FileId(0)), Descriptor::Unknown);
+    }
+}

@@ -259,8 +259,10 @@ impl Client {
             }
             let spare = self.decoder.spare(64 << 10);
             match self.stream.read(spare) {
-                Ok(0) | Err(_) => return None,
+                Ok(0) => return None,
                 Ok(bytes) => self.decoder.filled(bytes),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("neither an answer nor an end: {error}"),
             }
         }
     }
