@@ -164,13 +164,26 @@ impl Disk {
         }
     }
 
+    /// Names change in a journal's order: a crash keeps the first changes, up to any of them.
     fn lose_names(&mut self) {
-        let before: Vec<_> = self.files.iter().map(|file| file.visible).collect();
+        let mut moves: Vec<u64> = self
+            .files
+            .iter()
+            .flat_map(|file| &file.moves)
+            .map(|(ordinal, _)| *ordinal)
+            .collect();
+        moves.push(0);
+        moves.sort_unstable();
+        let kept = match self.random.below(4) {
+            0 => 0,
+            1 => u64::MAX,
+            _ => moves[self.random.index(moves.len())],
+        };
         for index in 0..self.files.len() {
-            let changed = self.files[index].visible != self.files[index].durable;
-            if changed && self.random.chance(500) {
+            if !self.files[index].moves.is_empty() {
                 let file = Rc::make_mut(&mut self.files[index]);
-                file.visible = file.durable;
+                file.visible = file.place_at(kept);
+                file.settle();
             }
             if !self.files[index].sized && self.files[index].visible.is_some() {
                 let len = self.files[index].blocks.len();
@@ -180,37 +193,14 @@ impl Disk {
                 file.sized = true;
             }
         }
-        self.settle_names(&before);
-    }
-
-    /// One file per name, and what is seen now is what is durable. A directory's changes become
-    /// durable in their order: where a later file has the name that an earlier one would get back,
-    /// the earlier one's change is durable, too.
-    fn settle_names(&mut self, before: &[Option<Place>]) {
-        for (index, &seen) in before.iter().enumerate() {
-            let Some(place) = self.files[index].visible else {
-                continue;
-            };
-            let changed = self.files[index].changed;
-            let later = |file: &Rc<SimFile>| file.visible == Some(place) && file.changed > changed;
-            if self.files.iter().any(later) {
-                Rc::make_mut(&mut self.files[index]).visible = seen;
-            }
-        }
-        let mut places: Vec<Place> = self.files.iter().filter_map(|file| file.visible).collect();
+        let files = &self.files;
+        self.free.retain(|&inode| files[inode].visible.is_none());
+        let mut places: Vec<Place> = files.iter().filter_map(|file| file.visible).collect();
         places.sort_unstable();
         assert!(
             places.windows(2).all(|pair| pair[0] != pair[1]),
             "a name stands for one file"
         );
-        for file in &mut self.files {
-            if file.durable != file.visible {
-                let file = Rc::make_mut(file);
-                file.durable = file.visible;
-            }
-        }
-        let files = &self.files;
-        self.free.retain(|&inode| files[inode].visible.is_none());
     }
 
     fn lose_small_files(&mut self) {

@@ -127,12 +127,10 @@ impl Disk {
         true
     }
 
-    /// Takes a file's name; its bytes may turn up in a later life. Another that gets the name now
-    /// gets it later.
+    /// Takes a file's name; its bytes may turn up in a later life.
     pub(super) fn unlink(&mut self, inode: Inode) {
         let ordinal = self.ordinal;
         self.file(inode).place(None, ordinal);
-        self.ordinal += 1;
         self.free.push(inode);
         if self.free.len() > FREE_MAX {
             self.free.remove(0);
@@ -143,14 +141,11 @@ impl Disk {
     pub(super) fn sync_directory(&mut self, log: TopicPartition) {
         for inode in 0..self.files.len() {
             let file = &self.files[inode];
-            let concerned = file
-                .visible
-                .or(file.durable)
-                .is_some_and(|(of, _)| of == log)
-                || file.durable.is_some_and(|(of, _)| of == log);
-            if concerned && file.durable != file.visible {
-                let file = self.file(inode);
-                file.durable = file.visible;
+            let here = |place: &Option<Place>| place.is_some_and(|(of, _)| of == log);
+            let moved = file.moves.iter().any(|(_, place)| here(place));
+            let concerned = moved || here(&file.visible) || here(&file.durable);
+            if concerned && !file.moves.is_empty() {
+                self.file(inode).settle();
             }
         }
         self.forget_files();
@@ -160,7 +155,7 @@ impl Disk {
     fn forget_files(&mut self) {
         for inode in 0..self.files.len() {
             let file = &self.files[inode];
-            let named = file.visible.is_some() || file.durable.is_some();
+            let named = file.durable.is_some() || file.visible.is_some() || !file.moves.is_empty();
             let used = self
                 .flights
                 .iter()

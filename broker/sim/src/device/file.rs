@@ -14,8 +14,8 @@ pub(super) type Place = (TopicPartition, SegmentName);
 pub(super) struct SimFile {
     /// Where it is found now.
     pub(super) visible: Option<Place>,
-    /// Ordinal of the last change of `visible`.
-    pub(super) changed: u64,
+    /// Where it was seen since the directory was synced: from which ordinal on, and where.
+    pub(super) moves: Vec<(u64, Option<Place>)>,
     /// Where it is found after a crash, if the directory has been synced.
     pub(super) durable: Option<Place>,
     pub(super) blocks: Vec<SimBlock>,
@@ -27,10 +27,10 @@ pub(super) struct SimFile {
 
 impl SimFile {
     /// A new, empty file that is seen at a place.
-    pub(super) const fn new(place: Place, ordinal: u64) -> Self {
+    pub(super) fn new(place: Place, ordinal: u64) -> Self {
         Self {
             visible: Some(place),
-            changed: ordinal,
+            moves: vec![(ordinal, Some(place))],
             durable: None,
             blocks: Vec::new(),
             sized: false,
@@ -43,7 +43,7 @@ impl SimFile {
         let block = |index| SimBlock::new(Data::Former(seed.wrapping_add(index)), true);
         Self {
             visible: None,
-            changed: 0,
+            moves: Vec::new(),
             durable: None,
             blocks: (0..blocks).map(block).collect(),
             sized: true,
@@ -91,9 +91,21 @@ impl SimFile {
     }
 
     /// It is seen elsewhere, or nowhere, from now on.
-    pub(super) const fn place(&mut self, place: Option<Place>, ordinal: u64) {
+    pub(super) fn place(&mut self, place: Option<Place>, ordinal: u64) {
         self.visible = place;
-        self.changed = ordinal;
+        self.moves.push((ordinal, place));
+    }
+
+    /// What is seen is what a crash leaves.
+    pub(super) fn settle(&mut self) {
+        self.durable = self.visible;
+        self.moves.clear();
+    }
+
+    /// Where a crash leaves it if the moves up to an ordinal are durable.
+    pub(super) fn place_at(&self, ordinal: u64) -> Option<Place> {
+        let moved = self.moves.iter().rev().find(|(at, _)| *at <= ordinal);
+        moved.map_or(self.durable, |(_, place)| *place)
     }
 
     /// The file starts its next life at a place.
