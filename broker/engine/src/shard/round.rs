@@ -4,8 +4,9 @@
 //! all writes are done first, and only after their completions one flush (or one sync per file)
 //! follows. At most one round is in flight, so no two writes ever touch the same block at once.
 
-use ringway_wire::{ErrorCode, Fault, Offset};
+use ringway_wire::{ErrorCode, Fault, Offset, Position};
 
+use crate::buffer::Slice;
 use crate::device::{DeviceError, FileId, Op};
 use crate::limits::DSYNC_BYTES_MAX;
 use crate::shard::event::Note;
@@ -37,6 +38,10 @@ pub(super) struct Round {
     outstanding: usize,
     /// Whether the only write is itself durable.
     lone: bool,
+    /// The lone write, to be tried without durability should it fail.
+    again: Option<(Position, Vec<Slice>)>,
+    /// Why the lone write failed, while it is tried again.
+    lone_error: Option<DeviceError>,
     sync_error: Option<DeviceError>,
     started_ns: u64,
     written_ns: u64,
@@ -66,12 +71,15 @@ impl Shard {
             writes: Vec::with_capacity(planned.len()),
             outstanding: planned.len(),
             lone,
+            again: None,
+            lone_error: None,
             sync_error: None,
             started_ns: now.mono_ns,
             written_ns: now.mono_ns,
         };
         for (ordinal, (round_write, write)) in planned.into_iter().enumerate() {
             let (file, position, parts) = (round_write.file, write.position, write.parts);
+            round.again = lone.then(|| (position, parts.clone()));
             let op = Op::Write {
                 file,
                 position,
@@ -133,6 +141,9 @@ impl Shard {
     }
 
     pub(super) fn round_written(&mut self, ordinal: usize, error: Option<DeviceError>, now: Now) {
+        if self.is_lone_failure(error.as_ref()) {
+            return;
+        }
         let round = self
             .round
             .as_mut()
@@ -156,6 +167,32 @@ impl Shard {
             return;
         }
         self.sync_round();
+    }
+
+    /// Finds out what failed when a lone durable write did. Most devices carry it out as a write
+    /// and a flush, and a failed flush may have dropped anybody's writes. So the same write is
+    /// tried without durability: if it succeeds, it was the flush. True while that takes care of
+    /// the completion.
+    fn is_lone_failure(&mut self, error: Option<&DeviceError>) -> bool {
+        let round = self.round.as_mut().expect("a write is in flight");
+        if let Some(error) = round.lone_error.take_if(|_| error.is_none()) {
+            self.end_round_without_effect();
+            self.fail_device(error, true);
+            return true;
+        }
+        let failed = error.filter(|error| matches!(error, DeviceError::Failed(_)));
+        let (Some(error), Some((position, parts))) = (failed, round.again.take()) else {
+            return false;
+        };
+        round.lone_error = Some(error.clone());
+        let op = Op::Write {
+            file: round.writes[0].file,
+            position,
+            parts,
+            durable: false,
+        };
+        self.submit(op, Pending::RoundWrite(0));
+        true
     }
 
     /// After all writes: one flush, or a sync of each file that it wouldn't cover.

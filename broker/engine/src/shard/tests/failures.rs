@@ -223,3 +223,36 @@ fn the_largest_batch_takes_little_more_memory_than_itself() {
     rig.release();
     assert_eq!(rig.read_from(0, 2).len(), 2);
 }
+
+#[test]
+fn a_lone_write_whose_flush_failed_fails_the_device() {
+    let mut rig = Rig::new(1 << 20);
+    rig.open(log(1));
+    rig.append(&plain(&[b"a"]));
+    rig.failing.insert("durable write", io_error());
+    let failed = rig.produce(&plain(&[b"b"]));
+    rig.run();
+    assert_eq!(rig.produced(failed), Err(ErrorCode::StorageFailed));
+    rig.failing.clear();
+    let other = rig.produce_to(log(1), &plain(&[b"c"]));
+    rig.run();
+    assert_eq!(rig.produced(other), Err(ErrorCode::StorageFailed));
+    let told = |note: &Note| matches!(note, Note::FlushFailed { .. });
+    assert!(rig.notes.iter().any(told), "the other shards are told");
+}
+
+#[test]
+fn a_lone_write_that_fails_as_a_write_fails_its_partition_only() {
+    let mut rig = Rig::new(1 << 20);
+    rig.open(log(1));
+    rig.append(&plain(&[b"a"]));
+    rig.failing.insert("durable write", io_error());
+    rig.failing.insert("write", io_error());
+    let failed = rig.produce(&plain(&[b"b"]));
+    rig.run();
+    assert_eq!(rig.produced(failed), Err(ErrorCode::StorageFailed));
+    rig.failing.clear();
+    let other = rig.produce_to(log(1), &plain(&[b"c"]));
+    rig.run();
+    assert_eq!(rig.produced(other), Ok(Offset(0)));
+}
