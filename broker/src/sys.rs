@@ -115,17 +115,6 @@ pub(crate) fn register_file(ring: RawFd, file: BorrowedFd<'_>) -> io::Result<()>
     }
 }
 
-/// Most descriptors that this process may have open.
-pub(crate) fn descriptors_max() -> io::Result<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the pointer is to a structure of the right type that outlives the call.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
-    Ok(limit.rlim_cur)
-}
-
 /// Binds the calling thread, and those that it starts from now on, to some CPUs.
 pub(crate) fn bind_to_cpus(cpus: &[usize]) -> io::Result<()> {
     let set = cpu_set(cpus);

@@ -29,21 +29,6 @@ pub(crate) use error::device_error;
 use files::{Descriptor, Files};
 pub(crate) use hand_over::After;
 
-/// Segments that each of `shards` shards may keep open, so that the process's limit of open files
-/// also holds all connections and what else it needs.
-///
-/// # Errors
-/// When the limit can't be read.
-pub fn open_segments_max(shards: u16, connections_max: u32) -> io::Result<usize> {
-    /// Rings, sockets, logs, the controller's files.
-    const OTHERS: u64 = 256;
-    const SEGMENTS_MIN: u64 = 32;
-    let limit = crate::sys::descriptors_max()?;
-    let left = limit.saturating_sub(OTHERS + u64::from(connections_max));
-    let each = (left / u64::from(shards.max(1))).max(SEGMENTS_MIN);
-    Ok(usize::try_from(each).unwrap_or(usize::MAX))
-}
-
 /// An operation that is not done.
 #[derive(Debug)]
 struct Pending {
