@@ -445,13 +445,13 @@ impl Shard {
             Pending::SaveSide { partition, base } => {
                 self.side_saved(partition, base, result.err());
             }
-            Pending::Read(task) => self.read_done(task, result, now),
+            Pending::Read(task) => self.read_done(task, result),
             Pending::LoadSide {
                 partition,
                 base,
                 task,
             } => {
-                self.side_loaded(partition, base, task, result, now);
+                self.side_loaded(partition, base, task, result);
             }
             Pending::Recover(slot) => self.recover_done(slot, result, now),
             Pending::RecoverSync(slot) => self.recover_synced(slot, result.err(), now),

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringway_wire::batch::{LeaderStamp, check_header, check_produced, stamp};
+use ringway_wire::batch::{
+    BatchError, BatchHeader, LeaderStamp, check_header, check_produced, stamp,
+};
 use ringway_wire::{ErrorCode, Fault, Offset, Position, TopicPartition};
 
 use crate::buffer::Pool;
@@ -215,13 +217,8 @@ impl Partition {
 
     /// Appends a producer's batch to the log in memory.
     pub(super) fn append(&mut self, data: &[u8], now: Now, pool: &Pool) -> Result<Appended, Fault> {
-        let corrupt = |error| Fault::new(ErrorCode::CorruptBatch, format!("{error}"));
-        let header = check_header(data, false).map_err(corrupt)?;
-        let bytes = header.batch_bytes as usize;
-        if data.len() != bytes {
-            let message = format!("a batch of {bytes} bytes came with {} bytes", data.len());
-            return Err(Fault::new(ErrorCode::CorruptBatch, message));
-        }
+        let header = produced_header(data)?;
+        let bytes = data.len();
         let record_bytes_max = self.config.record_bytes_max;
         // A segment begins with a batch that is appended, not with one that is refused.
         let mut new_segment = self.segment_for(bytes, now);
@@ -233,7 +230,7 @@ impl Partition {
         space.copy_from_slice(data);
         // Before anything in the header is believed: a flipped sequence must not pass for a
         // duplicate.
-        let batch = check_produced(space).map_err(corrupt)?;
+        let batch = check_produced(space).map_err(|error| corrupt(&error))?;
         if bytes > record_bytes_max {
             check_records(&batch, record_bytes_max)?;
         }
@@ -279,7 +276,7 @@ impl Partition {
             append_time_us,
             bytes,
         });
-        let header = ringway_wire::batch::BatchHeader {
+        let header = BatchHeader {
             base_offset: base,
             append_time_us,
             leader_epoch: epoch,
@@ -426,6 +423,21 @@ impl Partition {
         );
         self.durable_end = to;
     }
+}
+
+fn corrupt(error: &BatchError) -> Fault {
+    Fault::new(ErrorCode::CorruptBatch, error.to_string())
+}
+
+/// The header of a batch that is as long as it says.
+fn produced_header(data: &[u8]) -> Result<BatchHeader, Fault> {
+    let header = check_header(data, false).map_err(|error| corrupt(&error))?;
+    let bytes = header.batch_bytes as usize;
+    if data.len() == bytes {
+        return Ok(header);
+    }
+    let message = format!("a batch of {bytes} bytes came with {} bytes", data.len());
+    Err(Fault::new(ErrorCode::CorruptBatch, message))
 }
 
 fn check_records(

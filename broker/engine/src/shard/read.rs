@@ -156,7 +156,6 @@ impl Shard {
         base: Offset,
         task: FetchTask,
         result: Result<Outcome, DeviceError>,
-        _now: Now,
     ) {
         let Some(task) = self.unless_deleted(task) else {
             return;
@@ -273,12 +272,7 @@ impl Shard {
         self.place(task);
     }
 
-    pub(super) fn read_done(
-        &mut self,
-        task: FetchTask,
-        result: Result<Outcome, DeviceError>,
-        now: Now,
-    ) {
+    pub(super) fn read_done(&mut self, task: FetchTask, result: Result<Outcome, DeviceError>) {
         self.reads.in_flight_bytes -= task.read_bytes;
         let Some(task) = self.unless_deleted(task) else {
             return;
@@ -344,7 +338,6 @@ impl Shard {
                 self.found_damage(&task, &segment, reason, next, position);
             }
         }
-        let _ = now;
     }
 
     /// Goes on in the next segment, or ends with what that means.
