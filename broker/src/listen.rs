@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use ringway_engine::meta::Addresses;
 
@@ -11,6 +12,10 @@ use crate::config::{Config, HostPort};
 
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4_096;
+/// How long a port may stay taken by a broker that was killed: the kernel takes its rings apart
+/// after the process is gone, and until then they hold what they were accepting on.
+const RELEASED_WITHIN: Duration = Duration::from_secs(3);
+const RELEASE_POLL: Duration = Duration::from_millis(10);
 
 /// Why a port can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +101,8 @@ pub fn local(listener: &TcpListener) -> SocketAddr {
         .expect("a bound socket has an address")
 }
 
-/// Listens on one address.
+/// Listens on one address. One that is in use is tried for up to 3 s: a broker that was killed a
+/// moment ago may not have let go of it.
 ///
 /// # Errors
 /// [`ListenError`] names the port and what to do.
@@ -115,12 +121,24 @@ pub fn bind(address: &HostPort, what: &str) -> Result<TcpListener, ListenError> 
         },
         source,
     };
-    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(failed)?;
+    let listener = bind_released(address).map_err(failed)?;
     // SAFETY: the call takes no pointers, and the descriptor is open for as long as `listener`.
     if unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) } < 0 {
         return Err(failed(io::Error::last_os_error()));
     }
     Ok(listener)
+}
+
+fn bind_released(address: &HostPort) -> io::Result<TcpListener> {
+    let start = Instant::now();
+    loop {
+        let bound = TcpListener::bind((address.host.as_str(), address.port));
+        let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        if !bound.as_ref().is_err_and(in_use) || start.elapsed() >= RELEASED_WITHIN {
+            return bound;
+        }
+        std::thread::sleep(RELEASE_POLL);
+    }
 }
 
 #[cfg(test)]
