@@ -108,6 +108,7 @@ impl Shard {
         metrics.produced_bytes.set(counters.append_bytes);
         metrics.commit_rounds.set(counters.rounds);
         metrics.fetched_bytes.set(counters.fetch_bytes);
+        metrics.fetched_cache_bytes.set(counters.tail_bytes);
         metrics.fetched_disk_bytes.set(counters.cold_read_bytes);
         metrics.damaged_batches.set(counters.damaged);
         metrics.partitions.set(counters.partitions);

@@ -96,6 +96,8 @@ impl Shard {
             .read(&wanted(request, partition.high_watermark()));
         if !slices.is_empty() {
             self.counters.tail_reads += 1;
+            let bytes = slices.iter().map(|slice| slice.len() as u64);
+            self.counters.tail_bytes += bytes.sum::<u64>();
             self.reply_batches(index, token, slices);
             return true;
         }

@@ -195,6 +195,8 @@ pub struct ShardCounters {
     pub fetch_bytes: u64,
     /// Fetch replies with batches from the tail cache.
     pub tail_reads: u64,
+    /// Bytes of those batches.
+    pub tail_bytes: u64,
     /// Cold reads finished.
     pub cold_reads: u64,
     /// Bytes of cold reads.

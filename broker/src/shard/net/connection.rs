@@ -8,9 +8,9 @@ use ringway_wire::CorrelationId;
 use ringway_wire::frame::FrameDecoder;
 use ringway_wire::request::RequestKind;
 
-use super::NetworkLimits;
 use super::id::ConnectionId;
 use super::outbox::Outbox;
+use super::{LARGE_BYTES, NetworkLimits, TURN_REQUESTS_MAX};
 use crate::shard::ring::Key;
 
 /// How far a connection has come.
@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub(super) congested: bool,
     /// May have whole frames that were not taken.
     pub(super) held_back: bool,
+    /// Requests that it may still have taken this turn.
+    pub(super) turn_requests: u32,
     /// Is on the list of those to be looked at this turn.
     pub(super) listed: bool,
     /// Bytes that the decoder takes, as counted in the shard's.
@@ -77,6 +79,7 @@ impl Connection {
             starved: false,
             congested: false,
             held_back: false,
+            turn_requests: TURN_REQUESTS_MAX,
             listed: false,
             counted_bytes: 0,
             opened_ns: now,
@@ -97,7 +100,10 @@ impl Connection {
     pub(super) fn receives(&self, limits: &NetworkLimits) -> bool {
         match self.phase {
             Phase::Lingering { .. } => true,
-            _ => self.takes_requests(limits) && !self.starved && !self.congested,
+            _ => {
+                let behind = self.held_back && self.decoder.held() > LARGE_BYTES;
+                self.takes_requests(limits) && !self.starved && !self.congested && !behind
+            }
         }
     }
 

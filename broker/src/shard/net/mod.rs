@@ -34,6 +34,9 @@ use ringway_engine::shard::Token;
 
 /// Bytes of a decoder above which a connection counts as one with a large frame on its way.
 const LARGE_BYTES: usize = 64 << 10;
+/// Requests of one connection that are taken in one turn, so that a flood of small ones holds up
+/// nobody else.
+const TURN_REQUESTS_MAX: u32 = 256;
 
 /// What clients may ask of a shard's memory and patience.
 #[derive(Clone, Debug)]
@@ -45,6 +48,9 @@ pub struct NetworkLimits {
     /// Bytes of frames on their way in, over all connections; beyond, one connection with a large
     /// frame goes on at a time.
     pub receive_bytes_max: usize,
+    /// Bytes of replies that are not sent, over all connections. One may have its share of it:
+    /// with many connections that is less than the next two limits.
+    pub send_bytes_max: usize,
     /// Bytes of replies of one connection beyond which no more requests of it are read.
     pub unsent_bytes_pause: usize,
     /// Bytes of replies of one connection beyond which fetches are answered with `overloaded`.
@@ -63,12 +69,26 @@ pub struct NetworkLimits {
     pub lingering_max: Duration,
 }
 
+impl NetworkLimits {
+    /// The limits when so many connections are open.
+    fn shared_by(&self, connections: usize) -> Self {
+        let share = (self.send_bytes_max / connections.max(1)).max(LARGE_BYTES);
+        Self {
+            unsent_bytes_pause: self.unsent_bytes_pause.min(share),
+            // One whole reply of the usual size has to fit beside what waits.
+            unsent_bytes_max: self.unsent_bytes_max.min(share.saturating_mul(4)),
+            ..self.clone()
+        }
+    }
+}
+
 impl Default for NetworkLimits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
             frame_bytes_max: FRAME_BYTES_MAX,
             receive_bytes_max: 256 << 20,
+            send_bytes_max: 128 << 20,
             unsent_bytes_pause: 16 << 20,
             unsent_bytes_max: 64 << 20,
             unanswered_max: 65_536,
@@ -118,6 +138,9 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct Network {
     shard: ShardId,
+    /// As they were configured.
+    configured: NetworkLimits,
+    /// As they are with the connections that are open.
     limits: NetworkLimits,
     metrics: Arc<ShardMetrics>,
     listeners: Listeners,
@@ -149,6 +172,7 @@ impl Network {
     ) -> Self {
         Self {
             shard,
+            configured: limits.clone(),
             limits,
             metrics,
             listeners,
@@ -215,6 +239,7 @@ impl Network {
         let connection = Connection::new(id, socket, frame_bytes_max, now_ns);
         place.connection = Some(Box::new(connection));
         self.open += 1;
+        self.limits = self.configured.shared_by(self.open);
         self.metrics.connections_accepted.add(1);
         self.metrics.connections.set(self.open as u64);
         self.watch(id);
@@ -274,7 +299,12 @@ impl Network {
             ring.give_back(buffer);
         }
         match completion.result {
-            Ok(0) => return self.close(id, requests),
+            Ok(0) => {
+                // What it sent before it left counts, whatever this turn has taken already.
+                self.grant_turn(id);
+                self.take_frames(id, requests, now_ns);
+                return self.close(id, requests);
+            }
             Ok(_) => self.take_frames(id, requests, now_ns),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
@@ -307,18 +337,29 @@ impl Network {
                 congested.push(id);
                 return;
             }
+            if connection.turn_requests == 0 {
+                connection.held_back = true;
+                return;
+            }
             let before = connection.outbox.bytes();
             let taken = frames::take(connection, requests, metrics, now_ns);
             self.unsent_bytes += connection.outbox.bytes() - before;
             match taken {
                 frames::Taken::Nothing => return,
-                frames::Taken::Request => {}
+                frames::Taken::Request => connection.turn_requests -= 1,
                 frames::Taken::Refused => {
                     metrics.connections_faulted.add(1);
                     requests.gone(id.source());
                 }
             }
             self.list(id);
+        }
+    }
+
+    /// Lets a connection have everything handled that it has sent.
+    fn grant_turn(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connection(id) {
+            connection.turn_requests = u32::MAX;
         }
     }
 
@@ -518,6 +559,7 @@ impl Network {
             return;
         };
         connection.listed = false;
+        connection.turn_requests = TURN_REQUESTS_MAX;
         if connection.phase != Phase::Closing
             && let Some(message) = connection.outbox.next_message()
         {
@@ -641,6 +683,7 @@ impl Network {
         self.receive_bytes -= connection.counted_bytes;
         self.unsent_bytes -= connection.outbox.bytes();
         self.open -= 1;
+        self.limits = self.configured.shared_by(self.open);
         self.metrics.connections.set(self.open as u64);
     }
 
