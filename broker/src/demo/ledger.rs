@@ -4,9 +4,11 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
 
-use ringway_client::BatchReport;
+use hdrhistogram::Histogram;
+use ringway_client::{BatchReport, StageTimes};
+use serde::Serialize;
 
-use super::latency::Latency;
+use super::latency::{Latency, Percentiles, histogram};
 use super::problem::{Kind, Problems};
 
 /// A running hash over records in their order: two partitions with the same hash and count had the
@@ -57,12 +59,57 @@ pub(super) struct Sent {
     pub(super) hash: u64,
 }
 
+/// Where the broker spent its share of the time to durable, by its own word.
+#[derive(Debug)]
+struct Stages {
+    received: Histogram<u64>,
+    queued: Histogram<u64>,
+    written: Histogram<u64>,
+    durable: Histogram<u64>,
+}
+
+impl Stages {
+    fn new() -> Self {
+        Self {
+            received: histogram(),
+            queued: histogram(),
+            written: histogram(),
+            durable: histogram(),
+        }
+    }
+
+    fn record(&mut self, times: &StageTimes, records: u64) {
+        for (histogram, ns) in [
+            (&mut self.received, times.received_ns),
+            (&mut self.queued, times.queued_ns),
+            (&mut self.written, times.written_ns),
+            (&mut self.durable, times.durable_ns),
+        ] {
+            histogram.saturating_record_n(ns, records);
+        }
+    }
+}
+
+/// The stages inside the broker, in microseconds, over all records.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct StagePercentiles {
+    /// From the request's last byte to the append in memory.
+    pub(super) received: Percentiles,
+    /// To the start of the write: waiting for the round before.
+    pub(super) queued: Percentiles,
+    /// To the write's completion.
+    pub(super) written: Percentiles,
+    /// To the sync's completion; 0 where the write was itself durable.
+    pub(super) durable: Percentiles,
+}
+
 /// The books of all partitions. The topic is new and nobody else writes to it: a record's offset
 /// is its ordinal among those sent to its partition.
 #[derive(Debug)]
 pub(super) struct Ledger {
     lanes: Vec<Lane>,
     batches: u64,
+    stages: Stages,
     /// From sending to acknowledgement.
     pub(super) durable: Latency,
     /// What went wrong on this side.
@@ -75,6 +122,7 @@ impl Ledger {
         Self {
             lanes: (0..partitions).map(|_| Lane::default()).collect(),
             batches: 0,
+            stages: Stages::new(),
             durable: Latency::default(),
             problems: Problems::default(),
         }
@@ -99,12 +147,17 @@ impl Ledger {
         let partition = report.partition.0;
         let records = u64::from(report.records);
         match report.result {
-            Ok(delivered) => match delivered.offset {
-                Some(offset) => self.acknowledged(partition, offset.0, records, now_ns),
-                None => self.problems.add(Kind::NotAcknowledged, records, || {
-                    format!("partition {partition}: an acknowledgement without an offset")
-                }),
-            },
+            Ok(delivered) => {
+                if let Some(times) = &delivered.stages {
+                    self.stages.record(times, records);
+                }
+                match delivered.offset {
+                    Some(offset) => self.acknowledged(partition, offset.0, records, now_ns),
+                    None => self.problems.add(Kind::NotAcknowledged, records, || {
+                        format!("partition {partition}: an acknowledgement without an offset")
+                    }),
+                }
+            }
             Err(error) => self
                 .problems
                 .add(Kind::NotAcknowledged, records, || error.to_string()),
@@ -142,6 +195,16 @@ impl Ledger {
         self.batches
     }
 
+    /// Where the broker spent the time.
+    pub(super) fn stages(&self) -> StagePercentiles {
+        StagePercentiles {
+            received: Percentiles::of(&self.stages.received),
+            queued: Percentiles::of(&self.stages.queued),
+            written: Percentiles::of(&self.stages.written),
+            durable: Percentiles::of(&self.stages.durable),
+        }
+    }
+
     /// What each partition was sent so far.
     pub(super) fn sent(&self) -> Vec<Sent> {
         let of = |lane: &Lane| Sent {
@@ -167,7 +230,10 @@ mod tests {
             partition: PartitionIndex(1),
             offset: Some(Offset(offset)),
             append_time_us: 0,
-            stages: None,
+            stages: Some(StageTimes {
+                queued_ns: 3_000_000,
+                ..StageTimes::default()
+            }),
         });
         told(ledger, records, &result, now_ns);
     }
@@ -207,6 +273,8 @@ mod tests {
         assert_eq!((ledger.sent()[1].acknowledged, ledger.batches()), (6, 2));
         let lane = &ledger.lanes[1];
         assert_eq!((lane.settled, lane.waiting.len()), (6, 0));
+        let queued = ledger.stages().queued.p50;
+        assert!((queued - 3_000.0).abs() < 10.0, "{queued}");
         let latency = ledger.durable.total();
         assert!((latency.max - 10_000.0).abs() < 20.0, "{latency:?}");
         assert!(

@@ -60,7 +60,6 @@ impl Live {
     pub(super) fn show(&mut self, figures: &Figures) {
         let Some(bar) = &self.bar else { return };
         bar.set_message(lines(figures, &self.last, self.length));
-        bar.tick();
         self.last = *figures;
     }
 

@@ -11,14 +11,14 @@ use ringway_client::{
     Record, StartAt,
 };
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::DemoError;
 use super::clock::Clock;
 use super::cpu::{Cores, CpuMark};
 use super::interrupt::Interrupt;
 use super::latency::{Latency, Percentiles};
-use super::ledger::{Ledger, Sent};
+use super::ledger::{Ledger, Sent, StagePercentiles};
 use super::live::Live;
 use super::problem::{Kind, Problem};
 use super::sample::Reading;
@@ -60,6 +60,8 @@ pub(super) struct Outcome {
     pub(super) received: u64,
     /// From sending to acknowledgement.
     pub(super) durable: Percentiles,
+    /// Where the broker spent its share of that.
+    pub(super) stages: StagePercentiles,
     /// From the look at `/proc` to the verified record.
     pub(super) end_to_end: Percentiles,
     /// CPU time, from the first look to the last record verified.
@@ -168,6 +170,7 @@ async fn producer(client: &Client, books: &Books) -> Result<Producer, DemoError>
     let builder = client
         .producer()
         .acks(Acks::All)
+        .trace(true)
         .delivery_timeout(DELIVERY_TIMEOUT)
         .on_batch(move |report| lock(&told.ledger).batch(report, told.clock.now_ns()));
     Ok(builder.build().await?)
@@ -223,7 +226,7 @@ async fn consume(
 /// Waits for the work, with a live line meanwhile.
 async fn watch_over<T>(work: impl Future<Output = T>, books: &Books, live: &mut Live) -> T {
     tokio::pin!(work);
-    let mut period = tokio::time::interval(LIVE_PERIOD);
+    let mut period = interval_at(Instant::now() + LIVE_PERIOD, LIVE_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -307,6 +310,7 @@ impl Books {
             batches: ledger.batches(),
             received: arrivals.verifier.received().0,
             durable: ledger.durable.total(),
+            stages: ledger.stages(),
             end_to_end: arrivals.end_to_end.total(),
             cores,
             problems: problems.list(),

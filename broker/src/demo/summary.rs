@@ -10,6 +10,7 @@ use super::cpu::Cores;
 use super::disk::Disk;
 use super::figures::{bytes, count, time_us};
 use super::latency::Percentiles;
+use super::ledger::{Sent, StagePercentiles};
 use super::problem::Problem;
 use super::sample::Source;
 use super::session::{Outcome, Plan, TOPIC};
@@ -33,6 +34,8 @@ pub(super) struct Summary {
     records_per_second: f64,
     /// From sending a record to its acknowledgement as durable, in microseconds.
     produce_to_durable_us: Percentiles,
+    /// Where the broker spent its share of that, in microseconds.
+    stages_us: StagePercentiles,
     /// From the look at `/proc` to the verified record, in microseconds.
     end_to_end_us: Percentiles,
     problems: Vec<Problem>,
@@ -62,7 +65,7 @@ struct SourceLine {
 impl Summary {
     /// Of a run.
     pub(super) fn new(outcome: Outcome, plan: Plan, ready: &Ready, disk: Disk) -> Self {
-        let sum = |of: fn(&super::ledger::Sent) -> u64| outcome.sent.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&Sent) -> u64| outcome.sent.iter().map(of).sum::<u64>();
         let counts = &outcome.sampled.counts;
         let sources = Source::ALL
             .iter()
@@ -91,6 +94,7 @@ impl Summary {
             batches: outcome.batches,
             records_per_second: records.sent as f64 / seconds.max(1e-9),
             produce_to_durable_us: outcome.durable,
+            stages_us: outcome.stages,
             end_to_end_us: outcome.end_to_end,
             sources: sources.collect(),
             problems: outcome.problems,
@@ -176,8 +180,8 @@ impl Summary {
         let Self { seconds, .. } = self;
         let _ = writeln!(
             text,
-            "\n  rate                {} records/s over {seconds:.1} s, {}/s of values, {:.0} records \
-             a batch",
+            "\n  rate                {} records/s over {seconds:.1} s, {}/s of values, \
+             {:.0} records a batch",
             count(self.records_per_second.round() as u64),
             bytes(self.value_bytes as f64 / seconds.max(1e-9)),
             self.records.acknowledged as f64 / self.batches.max(1) as f64,
@@ -187,6 +191,22 @@ impl Summary {
             "  sending to durable  {}",
             percentiles(&self.produce_to_durable_us)
         );
+        let stages = &self.stages_us;
+        text.push_str("    in the broker     ");
+        for (name, stage) in [
+            ("received", &stages.received),
+            ("queued", &stages.queued),
+            ("written", &stages.written),
+            ("durable", &stages.durable),
+        ] {
+            let _ = write!(
+                text,
+                "{name} {}, {}   ",
+                time_us(stage.p50),
+                time_us(stage.p99)
+            );
+        }
+        text.push_str("(p50, p99)\n");
         let _ = writeln!(
             text,
             "  sample to verified  {}",
@@ -246,36 +266,51 @@ pub(super) fn introduction(plan: Plan, ready: &Ready, disk: &Disk) -> String {
     } else {
         "removed at the end; --keep keeps it"
     };
-    let shards = ready.shards.len();
-    let plural = if shards == 1 { "" } else { "s" };
-    format!(
-        "Ringway demo: this machine's own telemetry through a durable log and back, for {time}.\n\n  \
-         data     {directory} ({stays})\n  \
-         disk     {device}, {file_system}, direct I/O{cache}\n           \
-         {reason}\n  \
-         broker   in this process: {shards} shard{plural}, {listen}; topic {TOPIC}, {partitions} partitions\n  \
-         path     /proc > rkyv values > client > TCP > broker > disk > broker > TCP > verifier\n  \
-         durable  {durable}\n",
-        time = length(plan.time),
-        directory = disk.directory,
-        device = disk.device,
-        file_system = disk.file_system,
-        reason = disk.sync_scope_reason,
-        listen = ready.listen,
-        partitions = plan.partitions,
-        durable = durable(disk),
-    )
+    let shards = match ready.shards.len() {
+        1 => "1 shard".to_owned(),
+        shards => format!("{shards} shards"),
+    };
+    let time = length(plan.time);
+    let mut text = "Ringway demo: this machine's own telemetry ".to_owned();
+    let _ = writeln!(text, "through a durable log and back, for {time}.\n");
+    let mut line = |label: &str, what: &str| {
+        let _ = writeln!(text, "  {label:<8} {what}");
+    };
+    line("data", &format!("{} ({stays})", disk.directory));
+    let (device, file_system) = (&disk.device, &disk.file_system);
+    line(
+        "disk",
+        &format!("{device}, {file_system}, direct I/O{cache}"),
+    );
+    line("", &disk.sync_scope_reason);
+    let (listen, partitions) = (&ready.listen, plan.partitions);
+    line("broker", &format!("in this process: {shards}, {listen}"));
+    line(
+        "topic",
+        &format!("{TOPIC}, {partitions} partitions, acks=all, one replica"),
+    );
+    line(
+        "path",
+        "/proc > rkyv values > client > TCP > broker > disk > broker > TCP > verifier",
+    );
+    for (place, words) in durable(disk).into_iter().enumerate() {
+        line(if place == 0 { "durable" } else { "" }, words);
+    }
+    text
 }
 
 /// What an acknowledgement is worth here.
-fn durable(disk: &Disk) -> &'static str {
+const fn durable(disk: &Disk) -> [&'static str; 2] {
     if disk.barriers {
-        "acks=all: a record is acknowledged when the device has confirmed it as stable;\n           \
-         neither a crash nor a power cut takes it after that. Consumers see it only then."
+        [
+            "a record is acknowledged, and consumers see it, once the device says that it is",
+            "stable: no crash and no power cut takes it then, if the device keeps its word",
+        ]
     } else {
-        "acks=all, but this file system is mounted without barriers: an acknowledged record\n           \
-         survives a crash of the broker; a power cut may take what the device still has in its\n           \
-         cache."
+        [
+            "this file system is mounted without barriers: an acknowledged record survives a",
+            "crash of the broker, but a power cut may take what is in the device's cache",
+        ]
     }
 }
 
