@@ -137,14 +137,10 @@ impl Disk {
         }
     }
 
-    /// Makes the names in a partition's directory durable.
-    pub(super) fn sync_directory(&mut self, log: TopicPartition) {
+    /// Makes names durable, all of them: a journal keeps everything that came before.
+    pub(super) fn sync_names(&mut self) {
         for inode in 0..self.files.len() {
-            let file = &self.files[inode];
-            let here = |place: &Option<Place>| place.is_some_and(|(of, _)| of == log);
-            let moved = file.moves.iter().any(|(_, place)| here(place));
-            let concerned = moved || here(&file.visible) || here(&file.durable);
-            if concerned && !file.moves.is_empty() {
+            if !self.files[inode].moves.is_empty() {
                 self.file(inode).settle();
             }
         }

@@ -98,7 +98,7 @@ impl Disk {
                     self.remove_partition(*log);
                     return None;
                 }
-                self.sync_directory(*log);
+                self.sync_names();
                 DONE
             }
         }
@@ -230,11 +230,14 @@ impl Disk {
             }
             2 => {
                 let inode = inode.expect("the first step made it");
+                let ordinal = self.ordinal;
                 let file = self.file(inode);
-                if !file.recycled {
-                    for block in &mut file.blocks[..filled] {
-                        block.allocated = true;
-                    }
+                // What a former life has written stays; the rest of the part to be filled is zeros.
+                for block in file.blocks[..filled]
+                    .iter_mut()
+                    .filter(|block| !block.allocated)
+                {
+                    block.write_durable(ordinal, Data::Zeros);
                 }
                 None
             }
@@ -245,7 +248,7 @@ impl Disk {
                 segment.sync(ordinal);
                 segment.sized = true;
                 let filled = segment.filled_bytes();
-                self.sync_directory(log);
+                self.sync_names();
                 self.ids.insert(file, Some(inode));
                 Some(Ok(Completed::Prepared(filled)))
             }
@@ -308,7 +311,7 @@ impl Disk {
             self.file(inode).place(Some(place), ordinal);
             return None;
         }
-        self.sync_directory(log);
+        self.sync_names();
         DONE
     }
 
