@@ -412,7 +412,12 @@ impl Node {
                 }
             }
             Note::FlushFailed { error } => {
-                ensure!(self.profile.failures.sync > 0, "a flush failed: {error}");
+                // A durable write is a flush, too.
+                let failures = self.profile.failures;
+                ensure!(
+                    failures.sync + failures.write > 0,
+                    "a flush failed: {error}"
+                );
                 self.failed = (0..self.world.history.logs.len()).collect();
             }
             Note::Damaged {
