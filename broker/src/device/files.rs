@@ -28,6 +28,8 @@ struct File {
     next_name: Option<SegmentName>,
     /// Names left to be tried: a rename may overtake an opening.
     tries_left: u32,
+    /// The name that it is being opened by.
+    opening_by: SegmentName,
     state: State,
     waiting: Vec<OpId>,
     users: u32,
@@ -68,6 +70,7 @@ impl Files {
             name,
             next_name: None,
             tries_left: 0,
+            opening_by: name,
             state: State::Closed,
             waiting: Vec::new(),
             users: 0,
@@ -157,7 +160,18 @@ impl Files {
             (false, Some(next)) => next,
             _ => file.name,
         };
+        file.opening_by = name;
         Some((file.log, name))
+    }
+
+    /// Whether what was just opened may be another file: a slow opening of `next.log` that was
+    /// renamed meanwhile can find the one after it. As long as the renaming isn't known here to be
+    /// over, no other can have been asked for.
+    pub(super) fn may_be_another(&self, id: FileId) -> bool {
+        let Some(file) = self.files.get(&id) else {
+            return false;
+        };
+        file.opening_by == SegmentName::Next && file.name != SegmentName::Next
     }
 
     /// Whether another name is left to be tried after one was missing.
@@ -285,6 +299,23 @@ mod tests {
         assert_eq!(files.segment(id).unwrap().1, base);
         files.release(id);
         assert!(matches!(files.acquire(id), Descriptor::Open(_)));
+    }
+
+    #[test]
+    fn an_opening_that_a_renaming_overtook_is_not_believed() {
+        let id = FileId(0);
+        let mut files = declared(1, 1);
+        files.acquire(id);
+        files.wait(id, OpId(1));
+        assert_eq!(files.opening(id).unwrap().1, SegmentName::Next);
+        files.naming(id, Offset(7));
+        assert!(!files.may_be_another(id), "nobody else has the name yet");
+        files.named(id, true);
+        assert!(files.may_be_another(id));
+        let base = SegmentName::Base(Offset(7));
+        assert_eq!(files.opening(id).unwrap().1, base);
+        assert!(!files.may_be_another(id));
+        assert_eq!(files.opened(id, descriptor()), [OpId(1)]);
     }
 
     #[test]

@@ -220,6 +220,7 @@ impl Disk {
     fn opened(&mut self, ring: &mut Ring, completion: Completion, now_ns: u64) {
         let file = FileId(completion.owner.id);
         match (completion.result, completion.descriptor) {
+            (Ok(_), Some(_)) if self.files.may_be_another(file) => self.open(ring, file),
             (Ok(_), Some(descriptor)) => {
                 let raw = descriptor.as_raw_fd();
                 for id in self.files.opened(file, descriptor) {
