@@ -22,10 +22,16 @@ pub(super) enum Sizes {
     Mixed,
     /// Up to 300 KiB: more than one durable write takes, and than one segment.
     Large,
+    /// Now and then 5 MB: segments that are not filled whole when they are prepared, and writes
+    /// beyond what was filled.
+    Huge,
 }
 
 impl Sizes {
     pub(super) fn draw(random: &mut Random) -> Self {
+        if random.chance(10) {
+            return Self::Huge;
+        }
         match random.below(10) {
             0..3 => Self::Small,
             3 => Self::Exact(2048),
@@ -54,6 +60,11 @@ impl Sizes {
                 0 => some(random, 2, 100),
                 1 => some(random, 40, 500),
                 _ => vec![random.below(20_000) as usize],
+            },
+            Self::Huge => match random.below(12) {
+                0 => vec![1_000_000; 5],
+                1 => vec![random.between(100_000, 300_000) as usize],
+                _ => some(random, 3, 2_000),
             },
             Self::Large => match random.below(4) {
                 0..2 => some(random, 3, 2_000),
@@ -86,7 +97,7 @@ impl Sent {
         random: &mut Random,
     ) -> Rc<Self> {
         let mut builder = BatchBuilder::new(BatchLimits {
-            bytes_max: 1 << 20,
+            bytes_max: 8 << 20,
             records_max: 10_000,
         });
         let mut records = 0;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Things that have to happen in a sweep of any length, so that its passing means something.
-pub const EVENTS: [&str; 30] = [
+pub const EVENTS: [&str; 31] = [
     "acknowledged",
     "acknowledged again",
     "answered late",
@@ -19,6 +19,7 @@ pub const EVENTS: [&str; 30] = [
     "damage found",
     "durable write",
     "file synced",
+    "filled ahead",
     "flushed",
     "forbidden batch refused",
     "former life at the log's end",

@@ -476,6 +476,10 @@ impl Node {
                 Kind::Sync
             }
             Op::Read { .. } => Kind::Read,
+            Op::Fill { .. } => {
+                self.coverage.hit("filled ahead");
+                Kind::Other
+            }
             Op::SaveSide { .. } => {
                 self.coverage.hit("segment sealed");
                 Kind::Other

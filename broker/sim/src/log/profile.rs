@@ -34,9 +34,15 @@ impl Profile {
         let sizes = Sizes::draw(&mut random);
         Self {
             device,
-            shard: draw_shard(device, &mut random),
-            segment_bytes: [64 << 10, 64 << 10, 128 << 10, 1 << 20][random.index(4)],
-            partitions: random.between(1, 4) as usize,
+            shard: draw_shard(device, sizes, &mut random),
+            segment_bytes: match sizes {
+                Sizes::Huge => 32 << 20,
+                _ => [64 << 10, 64 << 10, 128 << 10, 1 << 20][random.index(4)],
+            },
+            partitions: match sizes {
+                Sizes::Huge => 1,
+                _ => random.between(1, 4) as usize,
+            },
             sizes,
             device_turns: [300, 500, 700, 850][random.index(4)],
             failures: draw_failures(&mut random),
@@ -76,14 +82,19 @@ fn draw_device(random: &mut Random) -> DeviceConfig {
     }
 }
 
-fn draw_shard(device: DeviceConfig, random: &mut Random) -> ShardConfig {
+fn draw_shard(device: DeviceConfig, sizes: Sizes, random: &mut Random) -> ShardConfig {
+    let pending_bytes_max = [128 << 10, 1 << 20, 8 << 20][random.index(3)];
     ShardConfig {
         sync_scope: match device.sync_reach {
             SyncReach::Device => SyncScope::Device,
             SyncReach::File => SyncScope::File,
         },
         cache_bytes_max: [64 << 10, 256 << 10, 4 << 20][random.index(3)],
-        pending_bytes_max: [128 << 10, 1 << 20, 8 << 20][random.index(3)],
+        pending_bytes_max: if sizes == Sizes::Huge {
+            16 << 20
+        } else {
+            pending_bytes_max
+        },
         read_bytes_max: [512 << 10, 4 << 20][random.index(2)],
         lone_durable_write: random.chance(800),
         checkpoint_ns: [500_000, 5_000_000, 1_000_000_000][random.index(3)],
