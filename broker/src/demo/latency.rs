@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// The range of the histograms, in nanoseconds, with three significant digits within.
-const LOWEST_NS: u64 = 1_000;
+const LOWEST_NS: u64 = 1;
 const HIGHEST_NS: u64 = 600_000_000_000;
 
 /// An empty histogram of nanoseconds.

@@ -191,22 +191,7 @@ impl Summary {
             "  sending to durable  {}",
             percentiles(&self.produce_to_durable_us)
         );
-        let stages = &self.stages_us;
-        text.push_str("    in the broker     ");
-        for (name, stage) in [
-            ("received", &stages.received),
-            ("queued", &stages.queued),
-            ("written", &stages.written),
-            ("durable", &stages.durable),
-        ] {
-            let _ = write!(
-                text,
-                "{name} {}, {}   ",
-                time_us(stage.p50),
-                time_us(stage.p99)
-            );
-        }
-        text.push_str("(p50, p99)\n");
+        self.stages(text);
         let _ = writeln!(
             text,
             "  sample to verified  {}",
@@ -229,6 +214,24 @@ impl Summary {
             "  CPU                 {total:.2} cores: broker {broker:.2}, client and verifier \
              {client:.2}, reading /proc {sampler:.2}"
         );
+    }
+
+    /// Where the broker spent its share; the rest is the client, the sockets and the processor.
+    fn stages(&self, text: &mut String) {
+        let stages = &self.stages_us;
+        type At = fn(&Percentiles) -> f64;
+        let rows: [(&str, At); 2] = [("in the broker, p50", |of| of.p50), ("p99", |of| of.p99)];
+        for (label, at) in rows {
+            let at = |stage| time_us(at(stage));
+            let _ = writeln!(
+                text,
+                "  {label:>18}  received {:>8}   queued {:>8}   written {:>8}   flushed {:>8}",
+                at(&stages.received),
+                at(&stages.queued),
+                at(&stages.written),
+                at(&stages.durable),
+            );
+        }
     }
 
     fn telemetry(&self, text: &mut String) {
