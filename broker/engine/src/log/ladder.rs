@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::limits::{block_ceil, block_floor};
 use crate::log::limits::{
-    POOL_BYTES_MAX, POOL_DISK_SHARE, SEGMENT_BYTES_MIN, SEGMENT_FILL_TIME, SEGMENT_STEP,
-    WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, WINDOW_TIME, ZERO_WHOLE_BYTES_MAX,
+    POOL_BYTES_MAX, POOL_DISK_SHARE, PREPARE_TIME, SEGMENT_BYTES_MIN, SEGMENT_FILL_TIME,
+    SEGMENT_STEP, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, WINDOW_TIME, ZERO_WHOLE_BYTES_MAX,
 };
 
 /// How fast a partition was written lately.
@@ -67,10 +67,13 @@ fn class_bytes(bytes: u64) -> u64 {
     class
 }
 
-/// Whether it is time to prepare the next segment: this one is three quarters full.
+/// Whether it is time to prepare the next segment: this one is three quarters full, or a quarter
+/// and will be full within a second at its pace. Preparing takes several syncs on a thread that
+/// has other work; a small segment of a busy partition is full before they are over.
 #[must_use]
-pub const fn next_is_due(position: u64, file_bytes: u64) -> bool {
-    position >= file_bytes - file_bytes / 4
+pub fn next_is_due(position: u64, file_bytes: u64, pace: Pace) -> bool {
+    let left = file_bytes.saturating_sub(position);
+    left <= file_bytes / 4 || (position >= file_bytes / 4 && pace.bytes_in(PREPARE_TIME) >= left)
 }
 
 /// Bytes of a new segment that are filled with zeros before it is used: all of a small one, of a
@@ -222,7 +225,22 @@ mod tests {
         assert!(is_recycled(256 * MIB, 4 << 30, 100 << 30));
         assert!(!is_recycled(256 * MIB, 5 << 30, 100 << 30));
         assert!(!is_recycled(10 * MIB, 0, 100 << 30));
-        assert!(next_is_due(48 * KIB, 64 * KIB) && !next_is_due(48 * KIB - 1, 64 * KIB));
+        let slow = Pace {
+            bytes: 48 * KIB,
+            over: Duration::from_secs(60),
+        };
+        assert!(next_is_due(48 * KIB, 64 * KIB, slow));
+        assert!(!next_is_due(48 * KIB - 1, 64 * KIB, slow));
+        let fast = Pace {
+            bytes: 48 * KIB,
+            over: Duration::from_secs(1),
+        };
+        assert!(next_is_due(16 * KIB, 64 * KIB, fast));
+        assert!(
+            !next_is_due(16 * KIB - 1, 64 * KIB, fast),
+            "its pace isn't known yet"
+        );
+        assert!(!next_is_due(16 * KIB, 256 * KIB, fast));
     }
 
     proptest! {

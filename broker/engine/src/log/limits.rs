@@ -43,6 +43,9 @@ pub const RECOVERY_READ_GROWTH: u64 = 16;
 /// passed; older ones are left to a rescan, so that memory stays bounded.
 pub const RECOVERED_SIDES_MAX: usize = 4;
 
+/// A segment that will be full sooner than this gets its successor prepared early.
+pub const PREPARE_TIME: Duration = Duration::from_secs(1);
+
 /// Bytes of the smallest segment.
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// Each rung of the ladder of segment sizes is this many times the one below.

@@ -47,7 +47,10 @@ impl Shard {
             }
             (Next::None, None) => {
                 let last = partition.writers.back();
-                if last.is_some_and(|last| next_is_due(last.end, last.bytes)) {
+                let due = |last: &SegmentWriter| {
+                    next_is_due(last.end, last.bytes, last.pace(now.mono_ns))
+                };
+                if last.is_some_and(due) {
                     let bytes = partition.planned_bytes(0, now);
                     self.prepare(index, bytes);
                 }
