@@ -73,6 +73,9 @@ impl Site {
         BrokerOptions::new(binary(), &self.scratch)
             .data_dir(&self.data_dir)
             .shards(shards)
+            // Small, so that readers meet the disk, and memory that grows is not the cache's.
+            .argument("--cache-bytes")
+            .argument("33554432")
             .listen(address(self.ports), address(self.ports + PORTS - 1))
     }
 
