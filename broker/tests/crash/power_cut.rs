@@ -13,6 +13,8 @@ use crate::site::{Site, alone, scratch, variable};
 const CUTS: u64 = 10;
 /// The lowest step of the segment ladder: a roll every few records.
 const SEGMENT_BYTES: u64 = 64 << 10;
+/// Room for some hundred cuts; only what is written takes space.
+const IMAGE_BYTES: u64 = 2 << 30;
 
 #[test]
 fn a_power_cut_under_load_loses_nothing_on_ext4() {
@@ -43,7 +45,11 @@ fn cut_under_load(file_system: FileSystem) {
     let cuts = (variable("RINGWAY_CRASH_CUTS", CUTS) + half) / 2;
     let seed = variable("RINGWAY_CRASH_SEED", 1) * 100 + 50 + half;
     let scratch = scratch(&format!("cut-{half}"));
-    let mut disk = PowerCutDisk::new(&scratch, DiskOptions::new(file_system)).unwrap();
+    let options = DiskOptions {
+        image_bytes: IMAGE_BYTES,
+        ..DiskOptions::new(file_system)
+    };
+    let mut disk = PowerCutDisk::new(&scratch, options).unwrap();
     let mut site = Site::new(&scratch, &disk.path().join("data"));
     site.start(1);
     let options = LoadOptions {
@@ -75,6 +81,9 @@ fn cut_under_load(file_system: FileSystem) {
         disk.power_on().unwrap();
         hits += u64::from(report.dropped_sectors > 0);
         site.start(1 + (cut % 2) as u32);
+        if cut % 2 == 0 {
+            load.set(Mood::Quiet);
+        }
         let when = format!("after cut {cut} on {file_system}, seed {seed}, {report}");
         load.verify(&when);
         println!("{when}: {} acknowledged", load.acknowledged());

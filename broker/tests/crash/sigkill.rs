@@ -47,6 +47,10 @@ fn killed_under_load(name: &str, shards: impl Fn(u64) -> u32, half: u64) {
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
         site.kill();
         site.start(shards(kill));
+        // With and without a load on the broker that has just recovered.
+        if kill % 2 == 0 {
+            load.set(Mood::Quiet);
+        }
         load.verify(&format!("after kill {kill} of {name}, seed {seed}"));
         println!("kill {kill}: {} acknowledged", load.acknowledged());
     }
