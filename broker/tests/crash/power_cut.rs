@@ -88,7 +88,7 @@ fn cut_under_load(file_system: FileSystem) {
         load.verify(&when);
         println!("{when}: {} acknowledged", load.acknowledged());
     }
-    load.finish();
+    load.finish_after_cuts();
     assert!(
         hits * 2 >= cuts,
         "only {hits} of {cuts} cuts came between a write and its sync"
