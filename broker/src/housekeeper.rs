@@ -346,6 +346,11 @@ fn hold_by_rings(lock: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(held)
 }
 
+/// Runs what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(action: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(action).await
+}
+
 /// What glommio says, with the operating system's number if there is one.
 fn io_error(error: glommio::GlommioError<()>) -> io::Error {
     match error {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use ringway_engine::device::{DeviceError, SegmentName};
 use ringway_wire::{Offset, Position, TopicPartition};
 
+use super::blocking;
 use super::pool::Pool;
 use super::{Answer, HousekeeperConfig, Job, zeros};
 use crate::data_dir::{
@@ -24,11 +25,6 @@ pub(super) struct Worker {
     layout: Layout,
     pool: RefCell<Pool>,
     fill_whole_bytes_max: u64,
-}
-
-/// Runs what blocks on a thread that may.
-async fn blocking<T: Send + 'static>(action: impl FnOnce() -> T + Send + 'static) -> T {
-    glommio::executor().spawn_blocking(action).await
 }
 
 fn failed<'a>(action: &'a str, path: &'a Path) -> impl Fn(io::Error) -> DeviceError + 'a {
