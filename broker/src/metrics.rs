@@ -186,8 +186,6 @@ shard_metrics! {
         produced_bytes,
         /// Produce requests that repeated a batch.
         produced_duplicates,
-        /// Batches handed to consumers.
-        fetched_batches,
         /// Bytes of batches handed to consumers.
         fetched_bytes,
         /// Bytes of batches handed out from the tail cache.
@@ -224,10 +222,6 @@ shard_metrics! {
         partitions,
         /// Partitions that can't do everything: full, failed or damaged.
         partitions_impaired,
-        /// Segment files.
-        segments,
-        /// Bytes of all batches on disk.
-        log_bytes,
         /// Fetches that wait for records.
         waiting_fetches,
         /// Bytes of the tail cache.

@@ -11,6 +11,7 @@ use ringway_engine::time::Now;
 use ringway_wire::request::{Acks, Reply, Request};
 use ringway_wire::{ErrorCode, Fault, ShardId};
 
+use super::clock;
 use super::mesh::{Mesh, Message};
 use super::net::{ConnectionId, Requests, Verdict, refused};
 use crate::metrics::ShardMetrics;
@@ -64,7 +65,8 @@ impl Dispatch {
                     request,
                     data,
                 };
-                self.machine.apply(event, self.now);
+                // Its own reading of the clock: requests of one turn wait for each other's checks.
+                self.machine.apply(event, clock::now());
                 answered_later(request)
             }
         }

@@ -106,6 +106,7 @@ impl Shard {
         metrics.produced_batches.set(counters.batches);
         metrics.produced_records.set(counters.records);
         metrics.produced_bytes.set(counters.append_bytes);
+        metrics.produced_duplicates.set(counters.duplicates);
         metrics.commit_rounds.set(counters.rounds);
         metrics.fetched_bytes.set(counters.fetch_bytes);
         metrics.fetched_cache_bytes.set(counters.tail_bytes);

@@ -71,9 +71,10 @@ impl Head for ProduceRequest {
 /// nanoseconds; one follows the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// From the request's last byte to the append in memory: checks and copy.
+    /// From the request's last byte to its append: waiting for requests before it in the same turn.
     pub received_ns: u64,
-    /// From the append to the start of its write: waiting for the round before.
+    /// From there to the start of its write: its own checks and copy, and waiting for the round
+    /// before.
     pub queued_ns: u64,
     /// From the start of the write to its completion.
     pub written_ns: u64,

@@ -181,6 +181,8 @@ pub struct ShardCounters {
     pub records: u64,
     /// Bytes of batches appended.
     pub append_bytes: u64,
+    /// Produce requests that repeated a batch.
+    pub duplicates: u64,
     /// Commit rounds finished.
     pub rounds: u64,
     /// Of them, those that were one durable write.

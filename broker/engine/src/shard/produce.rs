@@ -78,7 +78,10 @@ impl Shard {
                     base_offset,
                     next_offset,
                     append_time_us,
-                }) => (next_offset, base_offset, append_time_us),
+                }) => {
+                    self.counters.duplicates += 1;
+                    (next_offset, base_offset, append_time_us)
+                }
                 Ok(Appended::Batch {
                     base_offset,
                     next_offset,
