@@ -1,8 +1,8 @@
-//! Ctrl-C and SIGTERM: the first asks for an orderly end with a summary, the second ends at once.
+//! Ctrl-C and SIGTERM (on Windows Ctrl-Break): the first asks for an orderly end with a summary,
+//! the second ends at once.
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// What a shell reports for a program that Ctrl-C ended.
@@ -17,8 +17,7 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// Watches from now on; to be called within the runtime.
     pub(crate) fn watch() -> io::Result<Self> {
-        let mut interrupts = signal(SignalKind::interrupt())?;
-        let mut terminations = signal(SignalKind::terminate())?;
+        let (mut interrupts, mut terminations) = signals()?;
         let (ask, asked) = watch::channel(false);
         tokio::spawn(async move {
             loop {
@@ -46,4 +45,22 @@ impl Interrupt {
             std::future::pending().await
         }
     }
+}
+
+#[cfg(unix)]
+fn signals() -> io::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)> {
+    use tokio::signal::unix::{SignalKind, signal};
+    Ok((
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    ))
+}
+
+#[cfg(windows)]
+fn signals() -> io::Result<(
+    tokio::signal::windows::CtrlC,
+    tokio::signal::windows::CtrlBreak,
+)> {
+    use tokio::signal::windows::{ctrl_break, ctrl_c};
+    Ok((ctrl_c()?, ctrl_break()?))
 }

@@ -2,11 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use tokio::sync::oneshot;
 
 use crate::exit::Failure;
@@ -22,10 +19,8 @@ pub(crate) struct Output {
 impl Output {
     /// Standard output.
     pub(crate) fn stdout() -> Result<Self, Failure> {
-        let fd = io::stdout().as_fd().try_clone_to_owned();
-        let file = File::from(fd.map_err(|error| Failure::output(&error))?);
         Ok(Self {
-            file,
+            file: unbuffered().map_err(|error| Failure::output(&error))?,
             buffer: Vec::with_capacity(OUTPUT_BUFFER_BYTES),
             bytes_written: 0,
         })
@@ -56,6 +51,15 @@ impl Output {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes_written + self.buffer.len() as u64
     }
+}
+
+/// Standard output as a file of its own.
+fn unbuffered() -> io::Result<File> {
+    #[cfg(unix)]
+    let owned = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned();
+    #[cfg(windows)]
+    let owned = std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned();
+    owned.map(File::from)
 }
 
 /// Writes a whole result to standard output.
@@ -104,7 +108,11 @@ impl Reader {
 }
 
 /// Whether the other end of standard output went away; `false` when it can't be told.
+#[cfg(unix)]
 fn wait_for_hang_up() -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::io::Errno;
+
     let stdout = io::stdout();
     loop {
         // Errors and hang-ups are told unasked.
@@ -119,4 +127,10 @@ fn wait_for_hang_up() -> bool {
             Err(_) => return false,
         }
     }
+}
+
+/// Windows tells it only to whoever writes.
+#[cfg(windows)]
+fn wait_for_hang_up() -> bool {
+    false
 }
