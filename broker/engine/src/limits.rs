@@ -33,6 +33,11 @@ pub const INDEXES_MAX: usize = 256;
 pub const READ_BYTES: usize = 512 << 10;
 /// Partitions that a shard recovers at the same time.
 pub const RECOVERING_MAX: usize = 64;
+/// Bytes of a checkpoint that are encoded, or put together, in one turn; some tens of
+/// microseconds. A partition that takes more goes alone.
+pub const CHECKPOINT_STEP_BYTES: usize = 64 << 10;
+/// Partitions that a checkpoint looks at in one turn.
+pub const CHECKPOINT_STEP_PARTITIONS: usize = 256;
 /// Fetches that may wait at one partition.
 pub const WAITERS_MAX: usize = 100_000;
 /// Bytes of one fetch reply, whatever the client asks for, if one batch isn't larger.

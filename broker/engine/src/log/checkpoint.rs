@@ -10,7 +10,7 @@ use ringway_wire::{
 };
 
 use crate::log::codec::{count, illegal, put_varint};
-use crate::log::envelope::{self, SavedError};
+use crate::log::envelope::{self, Assembled, SavedError};
 use crate::log::epochs::Epochs;
 use crate::log::index::SparseIndex;
 use crate::log::limits::CHECKPOINT_INDEX_ENTRIES_MAX;
@@ -61,19 +61,23 @@ impl CheckpointEntry {
         (self.leader_epoch, self.next_offset, self.log_start)
     }
 
-    fn encode(&self, out: &mut Writer) {
-        out.u128(self.log.topic.0);
-        out.u32(self.log.partition.0);
-        out.u64(self.segment_base.0);
-        out.u64(self.position.0);
-        out.u64(self.next_offset.0);
-        out.u64(self.log_start.0);
-        out.u32(self.leader_epoch.0);
-        out.u32(self.last_header_crc);
-        out.i64(self.last_append_time_us);
-        self.index.thinned(CHECKPOINT_INDEX_ENTRIES_MAX).encode(out);
-        self.epochs.encode(out);
-        self.producers.encode(out);
+    /// The entry as it will stand in a checkpoint.
+    #[must_use]
+    pub fn encoded(&self) -> EncodedEntry {
+        EntryFields {
+            log: self.log,
+            segment_base: self.segment_base,
+            position: self.position,
+            next_offset: self.next_offset,
+            log_start: self.log_start,
+            leader_epoch: self.leader_epoch,
+            last_header_crc: self.last_header_crc,
+            last_append_time_us: self.last_append_time_us,
+            index: &self.index,
+            epochs: &self.epochs,
+            producers: &self.producers,
+        }
+        .encoded()
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -120,6 +124,147 @@ impl CheckpointEntry {
     }
 }
 
+/// What a [`CheckpointEntry`] says, lent by the partition that it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryFields<'a> {
+    /// As in [`CheckpointEntry`], and so are all the others.
+    pub log: TopicPartition,
+    /// Base offset of the segment being written.
+    pub segment_base: Offset,
+    /// Where the next batch goes in that segment.
+    pub position: Position,
+    /// The offset that it gets.
+    pub next_offset: Offset,
+    /// The first offset still in the log.
+    pub log_start: Offset,
+    /// The latest leader epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Header CRC of the last batch.
+    pub last_header_crc: u32,
+    /// Append time of the last batch, in microseconds since 1970.
+    pub last_append_time_us: i64,
+    /// The segment's index, as fine as it is in memory.
+    pub index: &'a SparseIndex,
+    /// The leader epochs.
+    pub epochs: &'a Epochs,
+    /// The producers as after the last batch.
+    pub producers: &'a Producers,
+}
+
+/// Where the log's start stands in an entry's bytes.
+const LOG_START_AT: usize = 16 + 4 + 3 * 8;
+
+impl EntryFields<'_> {
+    /// The entry as it will stand in a checkpoint.
+    #[must_use]
+    pub fn encoded(&self) -> EncodedEntry {
+        let mut out = Writer::default();
+        out.u128(self.log.topic.0);
+        out.u32(self.log.partition.0);
+        out.u64(self.segment_base.0);
+        out.u64(self.position.0);
+        out.u64(self.next_offset.0);
+        debug_assert_eq!(out.len(), LOG_START_AT, "it is patched there");
+        out.u64(self.log_start.0);
+        out.u32(self.leader_epoch.0);
+        out.u32(self.last_header_crc);
+        out.i64(self.last_append_time_us);
+        let thinned = self.index.thinned(CHECKPOINT_INDEX_ENTRIES_MAX);
+        thinned.encode(&mut out);
+        self.epochs.encode(&mut out);
+        self.producers.encode(&mut out);
+        EncodedEntry {
+            log: self.log,
+            next_offset: self.next_offset,
+            bytes: out.into_bytes().into_boxed_slice(),
+        }
+    }
+}
+
+/// An entry in the bytes that a checkpoint has for it: encoded once, when the partition was looked
+/// at, and put into every checkpoint until there is a newer one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedEntry {
+    log: TopicPartition,
+    next_offset: Offset,
+    bytes: Box<[u8]>,
+}
+
+impl EncodedEntry {
+    /// The partition.
+    #[must_use]
+    pub const fn log(&self) -> TopicPartition {
+        self.log
+    }
+
+    /// The offset behind everything that the entry tells of.
+    #[must_use]
+    pub const fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// The first offset still in the log.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        let bytes = self.bytes[LOG_START_AT..].first_chunk();
+        Offset(u64::from_le_bytes(*bytes.expect("it has every field")))
+    }
+
+    /// Raises the first offset that is still in the log. False, and nothing is changed, when that
+    /// lies behind what the entry tells of: then only a newer entry can say so.
+    pub fn raise_log_start(&mut self, to: Offset) -> bool {
+        let told_of = to <= self.next_offset;
+        if told_of && to > self.log_start() {
+            self.bytes[LOG_START_AT..][..8].copy_from_slice(&to.0.to_le_bytes());
+        }
+        told_of
+    }
+
+    /// Bytes that it takes in a checkpoint.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A checkpoint that is put together entry by entry, so that nobody waits for all of it at once.
+#[derive(Debug)]
+pub struct Assembly {
+    envelope: Assembled,
+    generation: u64,
+    count: u64,
+}
+
+impl Assembly {
+    /// Begins a checkpoint of probably so many entries with so many bytes together.
+    #[must_use]
+    pub fn begin(generation: u64, entries: usize, bytes: usize) -> Self {
+        let mut lead = Writer::default();
+        lead.u64(generation);
+        put_varint(&mut lead, entries as u64);
+        Self {
+            envelope: Assembled::begin(lead.len(), bytes),
+            generation,
+            count: 0,
+        }
+    }
+
+    /// Adds an entry. Each partition has one.
+    pub fn push(&mut self, entry: &EncodedEntry) {
+        self.count += 1;
+        self.envelope.push(&entry.bytes);
+    }
+
+    /// The slot's bytes.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.envelope.seal(MAGIC, |out| {
+            out.u64(self.generation);
+            put_varint(out, self.count);
+        })
+    }
+}
+
 /// All partitions of a shard that hold anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -133,22 +278,11 @@ impl Checkpoint {
     /// The slot's bytes; it may be padded with anything.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        Self::encode_entries(self.generation, self.entries.iter())
-    }
-
-    /// The bytes of a checkpoint whose entries are kept elsewhere.
-    #[must_use]
-    pub fn encode_entries<'a>(
-        generation: u64,
-        entries: impl ExactSizeIterator<Item = &'a CheckpointEntry>,
-    ) -> Vec<u8> {
-        envelope::seal(MAGIC, |out| {
-            out.u64(generation);
-            put_varint(out, entries.len() as u64);
-            for entry in entries {
-                entry.encode(out);
-            }
-        })
+        let mut assembly = Assembly::begin(self.generation, self.entries.len(), 0);
+        for entry in &self.entries {
+            assembly.push(&entry.encoded());
+        }
+        assembly.finish()
     }
 
     /// Reads a slot.

@@ -67,12 +67,62 @@ pub(super) fn seal(magic: u32, fields: impl FnOnce(&mut Writer)) -> Vec<u8> {
     out.u64(0);
     fields(&mut out);
     let mut bytes = out.into_bytes();
-    let length = u32::try_from(bytes.len())
-        .expect("4,000 partitions would need 16,384 live producers each to fill 4 GiB");
+    let length = length_of(&bytes);
     bytes[8..CRC_AT].copy_from_slice(&length.to_le_bytes());
     let crc = crc_over(&bytes);
     bytes[CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// A file that is put together in steps: what its fields begin with is known last.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    /// Room for the header and the first fields, then what was gathered.
+    bytes: Vec<u8>,
+    room: usize,
+    /// CRC of what was gathered.
+    crc: u32,
+}
+
+impl Assembled {
+    /// A file without anything. Its first fields will probably take `lead_bytes`, and what is
+    /// gathered behind them `bytes`.
+    pub(super) fn begin(lead_bytes: usize, bytes: usize) -> Self {
+        let room = HEADER_BYTES + lead_bytes;
+        let mut begun = Vec::with_capacity(room + bytes);
+        begun.resize(room, 0);
+        Self {
+            bytes: begun,
+            room,
+            crc: 0,
+        }
+    }
+
+    /// Adds encoded fields.
+    pub(super) fn push(&mut self, fields: &[u8]) {
+        self.crc = crc32c::crc32c_append(self.crc, fields);
+        self.bytes.extend_from_slice(fields);
+    }
+
+    /// The whole file: as [`seal`] would make it of what `lead` writes and what was gathered.
+    pub(super) fn seal(mut self, magic: u32, lead: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let first = seal(magic, lead);
+        let gathered = self.bytes.len() - self.room;
+        // Moves what was gathered only if the first fields don't fit the room exactly.
+        self.bytes.splice(..self.room, first.iter().copied());
+        let length = length_of(&self.bytes);
+        let bytes = &mut self.bytes;
+        bytes[8..CRC_AT].copy_from_slice(&length.to_le_bytes());
+        let lead_crc = crc_over(&bytes[..first.len()]);
+        let crc = crc32c::crc32c_combine(lead_crc, self.crc, gathered);
+        bytes[CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        self.bytes
+    }
+}
+
+fn length_of(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len())
+        .expect("4,000 partitions would need 16,384 live producers each to fill 4 GiB")
 }
 
 /// The fields in a file that [`seal`] made.

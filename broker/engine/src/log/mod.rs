@@ -21,7 +21,9 @@ mod recovery;
 mod rescan;
 
 pub use chain::{Chain, Refusal};
-pub use checkpoint::{Checkpoint, CheckpointEntry, Slot, Slots, merge};
+pub use checkpoint::{
+    Assembly, Checkpoint, CheckpointEntry, EncodedEntry, EntryFields, Slot, Slots, merge,
+};
 pub use envelope::SavedError;
 pub use epochs::{EpochNotNewer, EpochStart, Epochs};
 pub use index::{IndexEntry, SparseIndex};

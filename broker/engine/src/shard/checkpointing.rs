@@ -3,10 +3,12 @@
 //! A partition's entry describes a state that is durable. A partition that is being written gives
 //! its state as it is, and the entry counts once everything in it is durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 
 use crate::device::{DeviceError, Op};
-use crate::log::{Checkpoint, CheckpointEntry, SparseIndex};
+use crate::limits::{CHECKPOINT_STEP_BYTES, CHECKPOINT_STEP_PARTITIONS};
+use crate::log::{Assembly, CheckpointEntry, EncodedEntry, EntryFields, SparseIndex};
 use crate::shard::partition::{Partition, State};
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
@@ -15,29 +17,48 @@ use ringway_wire::{Position, TopicPartition};
 /// How long a due checkpoint waits for the partitions that are being written, in nanoseconds.
 const COLLECT_NS_MAX: u64 = 200_000_000;
 
+/// How far the checkpoint is that is being made.
+#[derive(Debug, Default)]
+enum Stage {
+    /// None is.
+    #[default]
+    Idle,
+    /// The states of these partitions are looked at, some each turn.
+    Collecting { left: VecDeque<usize> },
+    /// States that are not durable yet are waited for, until then at most.
+    Waiting { until_ns: u64 },
+    /// The entries are put together, some each turn: those up to `last` are in.
+    Assembling {
+        assembly: Assembly,
+        last: Option<TopicPartition>,
+    },
+    /// It is being saved.
+    Saving,
+}
+
 /// What the next checkpoint will say and when it is due.
 #[derive(Debug, Default)]
 pub(super) struct Checkpointing {
     /// A durable state of each partition that holds anything, also of those not yet recovered.
-    entries: BTreeMap<TopicPartition, CheckpointEntry>,
+    entries: BTreeMap<TopicPartition, EncodedEntry>,
+    /// Bytes of all of them.
+    entry_bytes: usize,
     /// States that count as soon as everything in them is durable.
-    captured: HashMap<usize, CheckpointEntry>,
+    captured: HashMap<usize, EncodedEntry>,
     /// Partitions whose state may be another than their entry's.
-    listed: Vec<usize>,
+    listed: VecDeque<usize>,
     generation: u64,
     /// Bytes appended when the last checkpoint was begun.
     append_bytes: u64,
     /// Whether anything happened since then that it doesn't say.
     changed: bool,
     timer_set: bool,
-    /// A checkpoint is being collected, until then at most.
-    collecting_until_ns: Option<u64>,
-    saving: bool,
+    stage: Stage,
     due: bool,
 }
 
 impl Checkpointing {
-    /// The next turn begins a checkpoint.
+    /// The next turn begins a checkpoint, or the first after the one being made is saved.
     pub(super) const fn make_due(&mut self) {
         self.due = true;
         self.changed = true;
@@ -45,17 +66,26 @@ impl Checkpointing {
 
     /// Whether nothing is under way or due.
     pub(super) const fn is_idle(&self) -> bool {
-        !self.saving && !self.due && self.collecting_until_ns.is_none()
+        matches!(self.stage, Stage::Idle) && !self.due
     }
 
     /// What an earlier run said of a partition stays true until there is something newer.
-    pub(super) fn inherit(&mut self, entry: CheckpointEntry) {
-        self.entries.insert(entry.log, entry);
+    pub(super) fn inherit(&mut self, entry: &CheckpointEntry) {
+        self.set(entry.encoded());
+    }
+
+    fn set(&mut self, entry: EncodedEntry) {
+        self.entry_bytes += entry.bytes();
+        if let Some(before) = self.entries.insert(entry.log(), entry) {
+            self.entry_bytes -= before.bytes();
+        }
     }
 
     /// A partition is no more.
     pub(super) fn forget(&mut self, index: usize, log: TopicPartition) {
-        self.entries.remove(&log);
+        if let Some(entry) = self.entries.remove(&log) {
+            self.entry_bytes -= entry.bytes();
+        }
         self.captured.remove(&index);
         self.changed = true;
     }
@@ -69,16 +99,34 @@ impl Checkpointing {
     pub(super) fn continue_from(&mut self, generation: u64) {
         self.generation = self.generation.max(generation);
     }
+
+    /// Adds the next entries to the checkpoint; true when all are in.
+    fn assemble(&mut self) -> bool {
+        let Stage::Assembling { assembly, last } = &mut self.stage else {
+            return false;
+        };
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut bytes = 0;
+        for (log, entry) in self.entries.range((from, Bound::Unbounded)) {
+            if bytes >= CHECKPOINT_STEP_BYTES {
+                return false;
+            }
+            bytes += entry.bytes();
+            assembly.push(entry);
+            *last = Some(*log);
+        }
+        true
+    }
 }
 
 /// The state of a partition, all of it appended bytes counted.
-fn entry(partition: &Partition) -> Option<CheckpointEntry> {
+fn entry(partition: &Partition) -> Option<EncodedEntry> {
     if partition.log_end.0 == 0 {
         return None;
     }
     let writer = partition.writers.back();
     let empty = SparseIndex::new(partition.log_end, 0);
-    Some(CheckpointEntry {
+    let fields = EntryFields {
         log: partition.log,
         segment_base: writer.map_or(partition.log_end, |writer| writer.base),
         position: Position(writer.map_or(0, |writer| writer.end)),
@@ -87,10 +135,11 @@ fn entry(partition: &Partition) -> Option<CheckpointEntry> {
         last_header_crc: partition.last_header_crc,
         last_append_time_us: partition.last_append_time_us,
         log_start: partition.log_start,
-        epochs: partition.epochs.clone(),
-        producers: partition.producers.clone(),
-        index: writer.map_or(empty, |writer| writer.index.clone()),
-    })
+        epochs: &partition.epochs,
+        producers: &partition.producers,
+        index: writer.map_or(&empty, |writer| &writer.index),
+    };
+    Some(fields.encoded())
 }
 
 impl Shard {
@@ -101,7 +150,7 @@ impl Shard {
             && !partition.checkpoint_listed
         {
             partition.checkpoint_listed = true;
-            self.checkpointing.listed.push(index);
+            self.checkpointing.listed.push_back(index);
         }
     }
 
@@ -112,10 +161,10 @@ impl Shard {
             return;
         };
         let captured = self.checkpointing.captured.get(&index);
-        if captured.is_some_and(|entry| entry.next_offset <= partition.durable_end)
+        if captured.is_some_and(|entry| entry.next_offset() <= partition.durable_end)
             && let Some(entry) = self.checkpointing.captured.remove(&index)
         {
-            self.checkpointing.entries.insert(entry.log, entry);
+            self.checkpointing.set(entry);
         }
     }
 
@@ -124,48 +173,93 @@ impl Shard {
         self.checkpointing.due = true;
     }
 
-    /// Moves the checkpoint on: collects states when it is due, saves it when they are there.
+    /// Moves the checkpoint on by one bounded step: begins one when it is due, collects states,
+    /// waits for them, puts them together, saves them.
     pub(super) fn advance_checkpoint(&mut self, now: Now) {
         let at = &mut self.checkpointing;
         if self.device_failed.is_some() {
             // What would be saved couldn't be made durable.
             at.due = false;
-            at.collecting_until_ns = None;
+            if !matches!(at.stage, Stage::Saving) {
+                at.stage = Stage::Idle;
+            }
             return;
         }
-        if at.saving {
+        if matches!(at.stage, Stage::Idle) && !self.begin_checkpoint(now) {
             return;
         }
-        if at.collecting_until_ns.is_none() {
-            let bytes = self.counters.append_bytes - at.append_bytes;
-            let due = at.due || bytes >= self.config.checkpoint_bytes;
-            at.due = due && at.changed;
-            if !at.due {
-                if at.changed && !at.timer_set {
-                    at.timer_set = true;
-                    let due_ns = now.mono_ns + self.config.checkpoint_ns;
-                    self.timers.set(due_ns, Timer::Checkpoint);
-                }
+        if let Stage::Collecting { .. } = self.checkpointing.stage
+            && !self.collect(now)
+        {
+            return self.step_again(now);
+        }
+        let at = &mut self.checkpointing;
+        if let Stage::Waiting { until_ns } = at.stage {
+            if !at.captured.is_empty() && now.mono_ns < until_ns {
                 return;
             }
-            self.collect(now);
+            at.generation += 1;
+            let assembly = Assembly::begin(at.generation, at.entries.len(), at.entry_bytes);
+            at.stage = Stage::Assembling {
+                assembly,
+                last: None,
+            };
         }
-        let until_ns = self.checkpointing.collecting_until_ns.unwrap_or(0);
-        if self.checkpointing.captured.is_empty() || now.mono_ns >= until_ns {
-            self.save_checkpoint();
+        if let Stage::Assembling { .. } = at.stage {
+            if !at.assemble() {
+                return self.step_again(now);
+            }
+            if let Stage::Assembling { assembly, .. } =
+                std::mem::replace(&mut at.stage, Stage::Saving)
+            {
+                let bytes = assembly.finish();
+                self.submit(Op::SaveCheckpoint { bytes }, Pending::Checkpoint);
+            }
         }
     }
 
-    /// Takes the states of the partitions that changed; of one that is being written it counts
-    /// later.
-    fn collect(&mut self, now: Now) {
-        let until_ns = now.mono_ns + COLLECT_NS_MAX;
+    /// Another turn goes on at once, but whatever came meanwhile has its turn before.
+    fn step_again(&mut self, now: Now) {
+        self.timers.set(now.mono_ns, Timer::Checkpointing);
+    }
+
+    /// Begins a checkpoint if one is due.
+    fn begin_checkpoint(&mut self, now: Now) -> bool {
         let at = &mut self.checkpointing;
+        let bytes = self.counters.append_bytes - at.append_bytes;
+        let due = at.due || bytes >= self.config.checkpoint_bytes;
+        at.due = due && at.changed;
+        if !at.due {
+            if at.changed && !at.timer_set {
+                at.timer_set = true;
+                let due_ns = now.mono_ns + self.config.checkpoint_ns;
+                self.timers.set(due_ns, Timer::Checkpoint);
+            }
+            return false;
+        }
         at.due = false;
         at.changed = false;
         at.append_bytes = self.counters.append_bytes;
-        at.collecting_until_ns = Some(until_ns);
-        for index in std::mem::take(&mut at.listed) {
+        at.stage = Stage::Collecting {
+            left: std::mem::take(&mut at.listed),
+        };
+        true
+    }
+
+    /// Takes the states of some of the partitions that changed; of one that is being written it
+    /// counts later. True when all are taken.
+    fn collect(&mut self, now: Now) -> bool {
+        let at = &mut self.checkpointing;
+        let Stage::Collecting { left } = &mut at.stage else {
+            return true;
+        };
+        let mut left = std::mem::take(left);
+        let (mut bytes, mut looked_at) = (0, 0);
+        while bytes < CHECKPOINT_STEP_BYTES
+            && looked_at < CHECKPOINT_STEP_PARTITIONS
+            && let Some(index) = left.pop_front()
+        {
+            looked_at += 1;
             let Some(partition) = self.partitions[index].as_deref_mut() else {
                 continue;
             };
@@ -179,28 +273,27 @@ impl Shard {
             let Some(entry) = entry(partition) else {
                 continue;
             };
-            if entry.next_offset <= partition.durable_end {
-                at.entries.insert(entry.log, entry);
+            bytes += entry.bytes();
+            if entry.next_offset() <= partition.durable_end {
+                at.set(entry);
             } else {
                 at.captured.insert(index, entry);
             }
         }
-        if !at.captured.is_empty() {
-            self.timers.set(until_ns, Timer::Collected);
+        if !left.is_empty() {
+            at.stage = Stage::Collecting { left };
+            return false;
         }
-    }
-
-    fn save_checkpoint(&mut self) {
-        let at = &mut self.checkpointing;
-        at.collecting_until_ns = None;
-        at.saving = true;
-        at.generation += 1;
-        let bytes = Checkpoint::encode_entries(at.generation, at.entries.values());
-        self.submit(Op::SaveCheckpoint { bytes }, Pending::Checkpoint);
+        let until_ns = now.mono_ns + COLLECT_NS_MAX;
+        at.stage = Stage::Waiting { until_ns };
+        if !at.captured.is_empty() {
+            self.timers.set(until_ns, Timer::Checkpointing);
+        }
+        true
     }
 
     pub(super) fn checkpoint_saved(&mut self, error: Option<DeviceError>) {
-        self.checkpointing.saving = false;
+        self.checkpointing.stage = Stage::Idle;
         if error.is_some() {
             // Recovery begins at the one before; the next turn to come tries again.
             self.checkpointing.changed = true;

@@ -166,8 +166,9 @@ enum Timer {
     AckScan,
     /// A checkpoint is due.
     Checkpoint,
-    /// A checkpoint has waited long enough for partitions that are being written.
-    Collected,
+    /// The next step of a checkpoint: more of it, or it has waited long enough for partitions that
+    /// are being written.
+    Checkpointing,
     /// The reads' budget for the next moment.
     Reads,
 }
@@ -414,7 +415,7 @@ impl Shard {
             Timer::AckScan => self.scan_acks(now),
             Timer::Checkpoint => self.checkpoint_due(),
             // The turn itself goes on with the checkpoint.
-            Timer::Collected => {}
+            Timer::Checkpointing => {}
             Timer::Reads => self.reads_due(),
         }
     }

@@ -111,7 +111,7 @@ impl Shard {
             .collect();
         let checkpoint_next = checkpoint.as_ref().map(|entry| entry.next_offset);
         if let Some(entry) = &checkpoint {
-            self.checkpointing.inherit((**entry).clone());
+            self.checkpointing.inherit(entry);
         }
         let found = Found {
             log,

@@ -1,6 +1,7 @@
 //! A shard on a disk in memory: what every produce and fetch relies on. One file per theme beside
 //! this one, for what goes wrong.
 
+mod checkpoints;
 mod deletes;
 mod failures;
 mod reads;

@@ -58,6 +58,40 @@ fn the_bytes_are_those_of_version_0() {
     assert_eq!(hex(&checkpoint(9).encode()), include_str!("golden.hex"));
 }
 
+/// However many entries were expected, the file is the same.
+#[test]
+fn a_checkpoint_in_steps_is_the_same_file() {
+    let entries: Vec<CheckpointEntry> = (0..200).map(|topic| entry(topic, 4, 2_000)).collect();
+    let whole = Checkpoint {
+        generation: 3,
+        entries,
+    };
+    for expected in [0, 1, 200, 100_000] {
+        let mut assembly = Assembly::begin(3, expected, 0);
+        for entry in &whole.entries {
+            assembly.push(&entry.encoded());
+        }
+        let bytes = assembly.finish();
+        assert_eq!(bytes, whole.encode());
+        assert_eq!(Checkpoint::decode(&bytes), Ok(whole.clone()));
+    }
+}
+
+#[test]
+fn an_encoded_entry_learns_that_the_log_begins_later() {
+    let mut encoded = entry(7, 4, 2_000).encoded();
+    assert_eq!(encoded.log_start(), Offset(500));
+    assert!(encoded.raise_log_start(Offset(1_999)));
+    assert!(encoded.raise_log_start(Offset(700)), "it never goes back");
+    assert!(!encoded.raise_log_start(Offset(2_001)), "it tells of less");
+    let raised = CheckpointEntry {
+        log_start: Offset(1_999),
+        ..entry(7, 4, 2_000)
+    };
+    assert_eq!(encoded, raised.encoded());
+    assert_eq!(encoded.log_start(), Offset(1_999));
+}
+
 #[test]
 fn every_flipped_bit_and_every_truncation_is_noticed() {
     let good = checkpoint(9).encode();
