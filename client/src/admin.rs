@@ -7,9 +7,10 @@ use ringway_wire::request::{
 };
 use ringway_wire::{LeaderEpoch, MetadataEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 
+use crate::calls::refused;
 use crate::client::Client;
+use crate::core::inquiry::Repeat;
 use crate::error::RequestError;
-use crate::shared::{Repeat, refused};
 
 /// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]

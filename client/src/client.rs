@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use crate::admin::Admin;
+use crate::builder::{ConsumerBuilder, ProducerBuilder};
 use crate::config::ClientConfig;
-use crate::consumer::ConsumerBuilder;
 use crate::error::ConnectError;
-use crate::producer::ProducerBuilder;
 use crate::shared::Shared;
 
 /// A connection to a cluster; cheap to clone. Its producers and consumers share one connection
@@ -60,12 +59,12 @@ impl Client {
     }
 
     /// A producer with the default settings, to be changed and built.
-    pub fn producer(&self) -> ProducerBuilder {
+    pub fn producer(&self) -> ProducerBuilder<Self> {
         ProducerBuilder::new(self.clone())
     }
 
     /// A consumer with the default settings, to be changed and built.
-    pub fn consumer(&self) -> ConsumerBuilder {
+    pub fn consumer(&self) -> ConsumerBuilder<Self> {
         ConsumerBuilder::new(self.clone())
     }
 

@@ -1,103 +1,33 @@
 //! The consumer's asynchronous face.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ringway_wire::batch::BatchBytes;
-use ringway_wire::limits::BATCH_BYTES_MAX;
 use ringway_wire::request::{FetchRequest, OffsetAt, Reply};
 use ringway_wire::{Offset, PartitionIndex, TopicPartition};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::sleep_until;
 
 use crate::batch::Batch;
+use crate::builder::{ConsumerBuilder, StartAt};
 use crate::client::Client;
-use crate::connection::{Respond, Submission};
+use crate::connection::{Respond, Submission, Teller};
 use crate::core::Token;
-use crate::core::fetch::{Action, Answer, Fetcher, Settings};
+use crate::core::fetch::{Action, Answer, Fetcher};
+use crate::driver::{Driven, drive};
 use crate::error::{ConnectionLost, ConsumeError, RequestError};
-use crate::limits::{FETCH_BYTES_DEFAULT, FETCH_WAIT_DEFAULT, PREFETCH_BYTES_DEFAULT};
-use crate::shared::{Shared, lock, random};
+use crate::machine::random;
+use crate::shared::{Shared, lock};
 
-/// Where to start reading a partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StartAt {
-    /// At the first record that is still there.
-    #[default]
-    Start,
-    /// After the last record that can be read now.
-    End,
-    /// At an offset.
-    Offset(u64),
-    /// At the first record appended at or after this time, in microseconds since 1970; at the end
-    /// if there is none.
-    TimeUs(i64),
-}
-
-/// Settings of a consumer; the defaults are right for most.
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct ConsumerBuilder {
-    client: Client,
-    fetch_bytes: usize,
-    fetch_records: u32,
-    fetch_wait: Duration,
-    prefetch_bytes: usize,
-}
-
-impl ConsumerBuilder {
-    pub(crate) const fn new(client: Client) -> Self {
-        Self {
-            client,
-            fetch_bytes: FETCH_BYTES_DEFAULT,
-            fetch_records: 0,
-            fetch_wait: FETCH_WAIT_DEFAULT,
-            prefetch_bytes: PREFETCH_BYTES_DEFAULT,
-        }
-    }
-
-    /// Bytes that one fetch asks for; 1 MiB by default. One whole batch comes even if it is larger.
-    pub const fn fetch_bytes(mut self, bytes: usize) -> Self {
-        self.fetch_bytes = bytes;
-        self
-    }
-
-    /// Records that one fetch asks for, in whole batches; 0, the default, is no limit.
-    pub const fn fetch_records(mut self, records: u32) -> Self {
-        self.fetch_records = records;
-        self
-    }
-
-    /// How long a broker may keep a fetch waiting for new records; 30 s by default. It answers at
-    /// once when there are some.
-    pub const fn fetch_wait(mut self, wait: Duration) -> Self {
-        self.fetch_wait = wait;
-        self
-    }
-
-    /// Bytes of batches fetched ahead of [`Consumer::next_batch`]; 16 MiB by default, shared
-    /// evenly by the partitions, each of which gets 16 KiB or one batch at least.
-    pub const fn prefetch_bytes(mut self, bytes: usize) -> Self {
-        self.prefetch_bytes = bytes;
-        self
-    }
-
+impl ConsumerBuilder<Client> {
     /// Builds the consumer; it reads nothing until partitions are assigned.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn build(self) -> Consumer {
-        let settings = Settings {
-            fetch_bytes: self.fetch_bytes.clamp(1, BATCH_BYTES_MAX),
-            fetch_records: self.fetch_records,
-            fetch_wait: self.fetch_wait.min(FETCH_WAIT_MAX),
-            prefetch_bytes: self.prefetch_bytes,
-        };
+        let settings = self.settings();
         let inner = Arc::new_cyclic(|itself| Inner {
             core: Mutex::new(Fetcher::new(settings)),
             wake: Notify::new(),
@@ -114,9 +44,6 @@ impl ConsumerBuilder {
         }
     }
 }
-
-/// Longest wait of a fetch.
-const FETCH_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What a consumer, its driver and its connections share.
 #[derive(Debug)]
@@ -321,8 +248,7 @@ impl Inner {
         connection.submit(Submission {
             request: request.into(),
             data: None,
-            respond,
-            token,
+            who: Teller { respond, token },
             deadline: self.shared.request_deadline(self.fetch_wait),
             answered: true,
         });
@@ -340,8 +266,14 @@ impl Inner {
         }
         self.news.notify_one();
     }
+}
 
-    /// Tells the core what is known of its topics now.
+impl Driven for Inner {
+    fn pump(self: &Arc<Self>) -> Option<Instant> {
+        Inner::pump(self);
+        lock(&self.core).next_poll()
+    }
+
     fn update_topics(&self) {
         let mut core = lock(&self.core);
         let names: Vec<_> = core.topics().map(Arc::clone).collect();
@@ -350,6 +282,14 @@ impl Inner {
             core.update_topic(&name, view.as_ref());
         }
         self.news.notify_one();
+    }
+
+    fn wake(&self) -> &Notify {
+        &self.wake
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 
@@ -383,44 +323,5 @@ impl Respond for Inner {
     fn lost(&self, token: Token, _: ConnectionLost) {
         self.answer(token, Answer::Lost);
         self.wake.notify_one();
-    }
-}
-
-/// What the driver is woken by.
-enum Woken {
-    Core,
-    Metadata,
-}
-
-/// Keeps the core's time and tells it of changes, for as long as the consumer lives.
-async fn drive(inner: Arc<Inner>) {
-    let mut changes = inner.shared.changes();
-    let mut timer = pin!(sleep_until(Instant::now().into()));
-    loop {
-        inner.pump();
-        let next = lock(&inner.core).next_poll();
-        if let Some(next) = next
-            && timer.deadline() != next.into()
-        {
-            timer.as_mut().reset(next.into());
-        }
-        let mut wake = pin!(inner.wake.notified());
-        let mut changed = pin!(changes.changed());
-        let woken = poll_fn(|context| {
-            if wake.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Woken::Core);
-            }
-            if let Poll::Ready(Ok(())) = changed.as_mut().poll(context) {
-                return Poll::Ready(Woken::Metadata);
-            }
-            if next.is_some() && timer.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Woken::Core);
-            }
-            Poll::Pending
-        });
-        match woken.await {
-            Woken::Core => {}
-            Woken::Metadata => inner.update_topics(),
-        }
     }
 }

@@ -234,6 +234,17 @@ fn because(last: &Option<Arc<str>>) -> String {
         .map_or_else(String::new, |last| format!(": {last}"))
 }
 
+impl From<RequestError> for ProduceError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::UnknownTopic { topic } => Self::UnknownTopic {
+                topic: topic.into(),
+            },
+            error => Self::Request(Arc::new(error)),
+        }
+    }
+}
+
 impl ProduceError {
     /// The broker's error code, if it answered with one.
     #[must_use]

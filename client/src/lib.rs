@@ -30,13 +30,18 @@
 pub mod limits;
 
 mod batch;
+mod builder;
 mod config;
 mod error;
 mod record;
 
 mod core;
 
+mod calls;
+mod machine;
+
 mod connection;
+mod driver;
 mod pool;
 mod shared;
 
@@ -47,15 +52,16 @@ mod producer;
 
 pub use admin::{Admin, NewTopic, PartitionOffsets, TopicDescription, TopicSummary};
 pub use batch::{Batch, BatchRecords};
+pub use builder::{ConsumerBuilder, ProducerBuilder, StartAt, WhenFull};
 pub use client::Client;
 pub use config::ClientConfig;
-pub use consumer::{Consumer, ConsumerBuilder, StartAt};
+pub use consumer::Consumer;
 pub use core::delivery::{BatchReport, Delivered, Delivery};
 pub use core::partitioner::{key_hash, key_partition};
 pub use error::{
     BuildError, ConnectError, ConnectionLost, ConsumeError, ProduceError, RequestError,
 };
-pub use producer::{Producer, ProducerBuilder, WhenFull};
+pub use producer::Producer;
 pub use record::Record;
 
 pub use ringway_wire::batch::{Header, Headers, RecordView};

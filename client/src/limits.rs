@@ -32,6 +32,9 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 /// Time to connect to a shard's own port before the shared one is used instead.
 pub const SHARD_CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Space offered to a read of a socket while no large frame is arriving, in bytes.
+pub const READ_BYTES_MIN: usize = 16 << 10;
+
 /// Time between two tries of a shard's port that couldn't be reached; they cost the traffic nothing.
 pub const PROBE_PAUSE: Duration = Duration::from_secs(10);
 

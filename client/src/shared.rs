@@ -1,49 +1,30 @@
 //! What the clones of a client share: connections, metadata and its refreshing, single requests.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use ringway_wire::limits::{FRAME_HEAD_BYTES_MAX, METADATA_TOPICS_MAX};
+use ringway_wire::limits::METADATA_TOPICS_MAX;
 use ringway_wire::request::{MetadataReply, MetadataRequest, Reply, Request};
-use ringway_wire::{ErrorCode, Fault, MetadataEpoch, PartitionIndex, TopicId, TopicPartition};
+use ringway_wire::{MetadataEpoch, PartitionIndex, TopicId, TopicPartition};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
 
+use crate::calls::{Call, GetMetadata, fault_of, no_leader, refused, within_limits};
 use crate::config::{Address, ClientConfig};
-use crate::connection::{Connection, Options, Respond, Submission};
+use crate::connection::{Connection, Options, Respond, Submission, Teller};
 use crate::core::Token;
 use crate::core::backoff::Backoff;
+use crate::core::faults::passes;
+use crate::core::inquiry::{Inquiry, Repeat, Step};
 use crate::core::metadata::{Metadata, TopicView};
 use crate::error::{ConnectError, ConnectionLost, RequestError};
-use crate::pool::{Pool, shared_address};
+use crate::machine::random;
+use crate::pool::Pool;
 
 /// Takes a lock; what it guards is consistent between calls, also after a panic elsewhere.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A random number, for spreading pauses and first choices.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// Microseconds since 1970.
-pub(crate) fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// Whether asking again can do harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// It only reads.
-    Harmless,
-    /// It changes something: not after it may have reached a broker.
-    IfUnsent,
 }
 
 /// The state behind a client.
@@ -147,15 +128,11 @@ impl Shared {
         if let Some(view) = self.known_topic(name) {
             return Ok(view);
         }
-        let request = MetadataRequest {
-            topics: Some(vec![name.to_owned()]),
+        let call = GetMetadata {
+            topics: vec![name.to_owned()],
         };
-        let what = || format!("metadata of {name}");
-        let reply = self.request(what, request.into(), Repeat::Harmless).await?;
-        let Reply::Metadata(reply) = reply else {
-            unreachable!("replies are of their kind")
-        };
-        refused(what, reply.fault.as_ref(), None)?;
+        let what = || call.what();
+        let reply = self.call(&call).await?;
         let fault = reply.topics.iter().find(|topic| topic.name == name);
         let fault = fault.and_then(|topic| topic.fault.clone());
         self.learn(reply);
@@ -196,37 +173,29 @@ impl Shared {
             };
             sleep_until(at.into()).await;
             names.truncate(METADATA_TOPICS_MAX);
-            let request = MetadataRequest {
-                topics: Some(names),
-            };
-            let what = || "metadata".to_owned();
-            match self.request(what, request.into(), Repeat::Harmless).await {
-                Ok(Reply::Metadata(reply)) if reply.fault.is_none() => self.learn(reply),
-                _ => lock(&self.metadata).refresh_failed(Instant::now()),
+            match self.call(&GetMetadata { topics: names }).await {
+                Ok(reply) => self.learn(reply),
+                Err(_) => lock(&self.metadata).refresh_failed(Instant::now()),
             }
         }
     }
 
     /// The connection to the leader of a partition, if one is known.
     pub(crate) fn leader(&self, of: TopicPartition) -> Option<Arc<Connection>> {
-        let (broker, route) = {
-            let metadata = lock(&self.metadata);
-            let route = metadata.route(of.topic, of.partition)?;
-            (metadata.broker(route.node)?.clone(), route)
-        };
-        Some(self.pool.shard(&broker, route))
+        let leader = lock(&self.metadata).leader(of)?;
+        Some(self.pool.shard(&leader))
     }
 
     /// Brokers to ask, the one that answered last before the others.
     fn candidates(&self) -> Vec<Address> {
-        let mut found: Vec<Address> = lock(&self.good).clone().into_iter().collect();
-        let known: Vec<_> = lock(&self.metadata).brokers().map(shared_address).collect();
-        for address in known.into_iter().chain(self.bootstrap.iter().cloned()) {
-            if !found.contains(&address) {
-                found.push(address);
-            }
-        }
-        found
+        let good = lock(&self.good).clone();
+        lock(&self.metadata).candidates(good, &self.bootstrap)
+    }
+
+    /// Asks any broker; again, with pauses, until the request time-out.
+    pub(crate) async fn call<C: Call>(&self, call: &C) -> Result<C::Output, RequestError> {
+        let what = || call.what();
+        call.read(self.request(what, call.request(), C::REPEAT).await?)
     }
 
     /// Asks any broker; again, with pauses, until the request time-out.
@@ -238,42 +207,28 @@ impl Shared {
     ) -> Result<Reply, RequestError> {
         within_limits(&what, &request)?;
         let within = self.config.request_timeout;
-        let deadline = Instant::now() + within;
-        let mut backoff = Backoff::default();
+        let mut inquiry = Inquiry::new(repeat, Instant::now(), within);
         loop {
-            let mut last = None;
-            for address in self.candidates() {
-                match self.ask(&self.pool.shared(&address), request.clone()).await {
-                    Ok(reply) => {
-                        *lock(&self.good) = Some(address);
-                        return Ok(reply);
-                    }
-                    Err(lost) => {
-                        let stop = lost.refused.is_some()
-                            || (lost.sent && repeat == Repeat::IfUnsent)
-                            || Instant::now() >= deadline;
-                        if stop {
-                            return Err(RequestError::Unreachable {
-                                what: what(),
-                                within,
-                                lost,
-                            });
+            match inquiry.step(Instant::now(), random(), || self.candidates()) {
+                Step::Ask(address) => {
+                    let connection = self.pool.shared(&address);
+                    match self.ask(&connection, request.clone()).await {
+                        Ok(reply) => {
+                            *lock(&self.good) = Some(address);
+                            return Ok(reply);
                         }
-                        last = Some(lost);
+                        Err(lost) => inquiry.lost(lost, Instant::now()),
                     }
                 }
+                Step::Pause(until) => sleep_until(until.into()).await,
+                Step::Fail(lost) => {
+                    return Err(RequestError::Unreachable {
+                        what: what(),
+                        within,
+                        lost,
+                    });
+                }
             }
-            let pause = backoff.next(random());
-            if let Some(lost) = last
-                && Instant::now() + pause >= deadline
-            {
-                return Err(RequestError::Unreachable {
-                    what: what(),
-                    within,
-                    lost,
-                });
-            }
-            sleep(pause).await;
         }
     }
 
@@ -311,7 +266,7 @@ impl Shared {
             let late = Instant::now() + pause >= deadline;
             match asked {
                 Ok(reply) => match fault_of(&reply) {
-                    Some(fault) if !late && passing(fault.code) => {}
+                    Some(fault) if !late && passes(fault.code) => {}
                     _ => return Ok(reply),
                 },
                 Err(lost) if late || lost.refused.is_some() => {
@@ -338,10 +293,12 @@ impl Shared {
         connection.submit(Submission {
             request,
             data: None,
-            respond: Arc::new(Asker {
-                sender: Mutex::new(Some(sender)),
-            }),
-            token: Token { slot: 0, number: 0 },
+            who: Teller {
+                respond: Arc::new(Asker {
+                    sender: Mutex::new(Some(sender)),
+                }),
+                token: Token { slot: 0, number: 0 },
+            },
             deadline: Instant::now() + self.config.request_timeout,
             answered: true,
         });
@@ -387,60 +344,4 @@ impl Respond for Asker {
     fn lost(&self, _: Token, lost: ConnectionLost) {
         self.tell(Err(lost));
     }
-}
-
-fn no_leader(what: &str) -> ConnectionLost {
-    let why = "no broker is known to lead the partition".into();
-    ConnectionLost {
-        address: what.into(),
-        why,
-        sent: false,
-        refused: None,
-    }
-}
-
-/// An error for a fault; with `topic`, an unknown topic is named.
-pub(crate) fn refused(
-    what: impl Fn() -> String,
-    fault: Option<&Fault>,
-    topic: Option<&str>,
-) -> Result<(), RequestError> {
-    match (fault, topic) {
-        (None, _) => Ok(()),
-        (Some(fault), Some(topic)) if fault.code == ErrorCode::UnknownTopic => {
-            Err(RequestError::UnknownTopic {
-                topic: topic.to_owned(),
-            })
-        }
-        (Some(fault), _) => Err(RequestError::Refused {
-            what: what(),
-            fault: fault.clone(),
-        }),
-    }
-}
-
-/// Whether a fault passes by itself or with newer metadata.
-const fn passing(code: ErrorCode) -> bool {
-    code.retriable() || matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition)
-}
-
-fn fault_of(reply: &Reply) -> Option<&Fault> {
-    match reply {
-        Reply::ListOffsets(reply) => reply.fault.as_ref(),
-        _ => None,
-    }
-}
-
-/// Refuses a request whose head no frame takes.
-fn within_limits(what: impl Fn() -> String, request: &Request) -> Result<(), RequestError> {
-    let bytes = request.to_head().len();
-    if bytes <= FRAME_HEAD_BYTES_MAX {
-        return Ok(());
-    }
-    let message = format!("{bytes} bytes are above the limit of {FRAME_HEAD_BYTES_MAX}");
-    let fault = Fault::new(ErrorCode::MalformedRequest, message);
-    Err(RequestError::Refused {
-        what: what(),
-        fault,
-    })
 }

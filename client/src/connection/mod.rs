@@ -2,23 +2,22 @@
 //! find back by their number. Submitting writes at once where the socket takes it; one task reads,
 //! writes what is left, and watches the time.
 
-mod outbox;
 mod task;
 
 use std::fmt;
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringway_wire::Fault;
-use ringway_wire::batch::BatchBytes;
-use ringway_wire::request::{Reply, Request};
+use ringway_wire::request::Reply;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::config::Address;
-use crate::connection::outbox::Outbox;
 use crate::core::Token;
+use crate::core::outbox::{self, Outbox};
 use crate::error::ConnectionLost;
 use crate::limits::CONNECTION_REQUESTS_MAX;
 
@@ -32,18 +31,15 @@ pub(crate) trait Respond: fmt::Debug + Send + Sync {
     fn lost(&self, token: Token, lost: ConnectionLost);
 }
 
-/// A request to send.
+/// Who is to be told about a request.
 #[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) request: Request,
-    pub(crate) data: Option<Arc<BatchBytes>>,
+pub(crate) struct Teller {
     pub(crate) respond: Arc<dyn Respond>,
     pub(crate) token: Token,
-    /// Without a reply until then, the connection is taken for dead.
-    pub(crate) deadline: Instant,
-    /// Whether a reply comes.
-    pub(crate) answered: bool,
 }
+
+/// A request to send.
+pub(crate) type Submission = outbox::Submission<Teller>;
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -62,7 +58,7 @@ pub(crate) trait Ended: Send + Sync {
 
 #[derive(Debug, Default)]
 struct Inner {
-    outbox: Outbox,
+    outbox: Outbox<Teller>,
     stream: Option<Arc<TcpStream>>,
     closed: Option<Closed>,
 }
@@ -123,9 +119,8 @@ impl Connection {
                 refused: None,
             });
             drop(inner);
-            submission
-                .respond
-                .lost(submission.token, self.lost(closed, false));
+            let Teller { respond, token } = submission.who;
+            respond.lost(token, self.lost(closed, false));
             return;
         }
         let idle = inner.outbox.is_written();
@@ -133,7 +128,8 @@ impl Connection {
         let mut told = Vec::new();
         if idle && let Some(stream) = inner.stream.clone() {
             // An error here is one that the task meets, too.
-            let _ = inner.outbox.flush(&stream, &mut told);
+            let write = |slices: &[IoSlice<'_>]| stream.try_write_vectored(slices);
+            let _ = inner.outbox.flush(write, &mut told);
             nudge |= !inner.outbox.is_written();
         }
         drop(inner);

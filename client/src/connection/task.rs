@@ -2,7 +2,7 @@
 //! connection when a reply is overdue.
 
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,19 +10,17 @@ use std::task::Poll;
 use std::time::Instant;
 
 use ringway_wire::Fault;
-use ringway_wire::frame::{Frame, FrameDecoder, REPLY};
-use ringway_wire::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
-use ringway_wire::request::{HelloRequest, Reply};
+use ringway_wire::frame::{Frame, FrameDecoder};
+use ringway_wire::limits::FRAME_BYTES_MAX;
+use ringway_wire::request::Reply;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{sleep_until, timeout};
 
 use crate::config::Address;
-use crate::connection::{Closed, Connection, Ended, Options, Respond, Submission};
+use crate::connection::{Closed, Connection, Ended, Options, Respond, Submission, Teller};
 use crate::core::Token;
 use crate::error::ConnectionLost;
-
-/// Space offered to a read while no large frame is arriving, in bytes.
-const READ_BYTES_MIN: usize = 16 << 10;
+use crate::limits::READ_BYTES_MIN;
 
 /// Why the task ends the connection.
 #[derive(Debug)]
@@ -41,20 +39,13 @@ impl From<String> for Stop {
 
 /// Queues hello, before anything else.
 pub(super) fn greet(connection: &Arc<Connection>, options: &Options) {
-    let hello = HelloRequest {
-        version_min: PROTOCOL_VERSION_MIN,
-        version_max: PROTOCOL_VERSION_MAX,
-        client: options.client_name.clone(),
-    };
     let deadline = Instant::now() + options.connect_timeout + options.request_timeout;
-    connection.lock().outbox.push(Submission {
-        request: hello.into(),
-        data: None,
+    let teller = Teller {
         respond: Arc::new(Greeting),
         token: Token { slot: 0, number: 0 },
-        deadline,
-        answered: true,
-    });
+    };
+    let hello = Submission::hello(&options.client_name, teller, deadline);
+    connection.lock().outbox.push(hello);
 }
 
 /// Hello's replies are looked at by the task itself.
@@ -205,7 +196,8 @@ fn flush(connection: &Connection, stream: &TcpStream) -> Result<(bool, Option<In
     let mut told = Vec::new();
     let (result, left) = {
         let mut inner = connection.lock();
-        let result = inner.outbox.flush(stream, &mut told);
+        let write = |slices: &[IoSlice<'_>]| stream.try_write_vectored(slices);
+        let result = inner.outbox.flush(write, &mut told);
         (result, (!inner.outbox.is_written(), inner.outbox.armed))
     };
     for teller in told {
@@ -242,33 +234,22 @@ fn dispatch(connection: &Connection, frame: &Frame<'_>) -> Result<(), Stop> {
     let Some(pending) = connection.lock().outbox.take(frame.header.correlation) else {
         return Ok(());
     };
-    let kind = pending.kind;
-    let read = if frame.header.kind == kind.number() | REPLY {
-        Reply::from_head(kind, frame.head).map_err(|error| error.to_string())
-    } else {
-        Err(format!(
-            "a frame of kind {:#06x} answers it",
-            frame.header.kind
-        ))
-    };
-    let teller = pending.teller;
+    let read = pending.read(frame);
+    let Teller { respond, token } = pending.who;
     match read {
         Ok(Reply::Hello(hello)) => hello
             .fault
             .map_or(Ok(()), |fault| Err(Stop::Refused(fault))),
         Ok(reply) => {
-            teller.respond.replied(teller.token, reply, frame.data);
+            respond.replied(token, reply, frame.data);
             Ok(())
         }
         Err(why) => {
-            let why = format!("the reply to {kind:?} can't be read: {why}");
             let closed = Closed {
                 why: why.as_str().into(),
                 refused: None,
             };
-            teller
-                .respond
-                .lost(teller.token, connection.lost(closed, true));
+            respond.lost(token, connection.lost(closed, true));
             Err(why.into())
         }
     }

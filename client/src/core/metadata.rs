@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ringway_wire::request::{BrokerMetadata, MetadataReply, PartitionMetadata, TopicMetadata};
-use ringway_wire::{ErrorCode, MetadataEpoch, NodeId, PartitionIndex, ShardId, TopicId};
+use ringway_wire::{
+    ErrorCode, MetadataEpoch, NodeId, PartitionIndex, ShardId, TopicId, TopicPartition,
+};
 
+use crate::config::Address;
 use crate::limits::REFRESH_PAUSE;
 
 /// A topic as last heard of.
@@ -19,18 +22,46 @@ pub(crate) struct TopicView {
     pub(crate) partitions: Arc<[PartitionMetadata]>,
 }
 
-/// Where a partition's requests go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Route {
-    pub(crate) node: NodeId,
-    pub(crate) shard: ShardId,
+/// Who leads a partition.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    node: NodeId,
+    shard: ShardId,
+}
+
+/// Where a broker listens.
+#[derive(Debug)]
+struct Ports {
+    shared: Address,
+    shards: Vec<u16>,
+}
+
+impl Ports {
+    fn new(broker: &BrokerMetadata) -> Self {
+        Self {
+            shared: Address {
+                host: broker.host.as_str().into(),
+                port: broker.port,
+            },
+            shards: broker.shard_ports.clone(),
+        }
+    }
+}
+
+/// The ports of a partition's leader.
+#[derive(Clone, Debug)]
+pub(crate) struct Leader {
+    /// The broker's shared port.
+    pub(crate) shared: Address,
+    /// That of the shard that owns the partition, if it has one.
+    pub(crate) own: Option<Address>,
 }
 
 /// Brokers and topics. Every change raises `version`.
 #[derive(Debug, Default)]
 pub(crate) struct Metadata {
     version: u64,
-    brokers: HashMap<NodeId, BrokerMetadata>,
+    brokers: HashMap<NodeId, Ports>,
     topics: HashMap<Arc<str>, TopicView>,
     names: HashMap<TopicId, Arc<str>>,
     /// Topics to ask for again.
@@ -49,18 +80,34 @@ impl Metadata {
         self.topics.get(name)
     }
 
-    /// A broker.
-    pub(crate) fn broker(&self, node: NodeId) -> Option<&BrokerMetadata> {
-        self.brokers.get(&node)
+    /// Brokers to ask: the one that answered last, those known, those to begin with.
+    pub(crate) fn candidates(&self, good: Option<Address>, begin: &[Address]) -> Vec<Address> {
+        let mut found: Vec<Address> = good.into_iter().collect();
+        let known = self.brokers.values().map(|ports| &ports.shared);
+        for address in known.chain(begin) {
+            if !found.contains(address) {
+                found.push(address.clone());
+            }
+        }
+        found
     }
 
-    /// All brokers.
-    pub(crate) fn brokers(&self) -> impl Iterator<Item = &BrokerMetadata> {
-        self.brokers.values()
+    /// Where a partition's requests go, if that is known.
+    pub(crate) fn leader(&self, of: TopicPartition) -> Option<Leader> {
+        let route = self.route(of.topic, of.partition)?;
+        let ports = self.brokers.get(&route.node)?;
+        let own = ports.shards.get(usize::from(route.shard.0));
+        Some(Leader {
+            shared: ports.shared.clone(),
+            own: own.map(|&port| Address {
+                host: Arc::clone(&ports.shared.host),
+                port,
+            }),
+        })
     }
 
     /// Who leads a partition.
-    pub(crate) fn route(&self, topic: TopicId, partition: PartitionIndex) -> Option<Route> {
+    fn route(&self, topic: TopicId, partition: PartitionIndex) -> Option<Route> {
         let view = self.topics.get(self.names.get(&topic)?)?;
         let found = view.partitions.get(partition.0 as usize)?;
         Some(Route {
@@ -78,7 +125,7 @@ impl Metadata {
             self.brokers = reply
                 .brokers
                 .into_iter()
-                .map(|each| (each.node, each))
+                .map(|each| (each.node, Ports::new(&each)))
                 .collect();
         }
         for topic in reply.topics {

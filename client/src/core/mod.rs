@@ -4,8 +4,12 @@
 
 pub(crate) mod backoff;
 pub(crate) mod delivery;
+pub(crate) mod detours;
+pub(crate) mod faults;
 pub(crate) mod fetch;
+pub(crate) mod inquiry;
 pub(crate) mod metadata;
+pub(crate) mod outbox;
 pub(crate) mod partitioner;
 pub(crate) mod producer;
 

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use ringway_wire::batch::{BatchBytes, BatchError};
 use ringway_wire::request::{FetchReply, FetchRequest};
-use ringway_wire::{ErrorCode, Offset, PartitionIndex, TopicId, TopicPartition};
+use ringway_wire::{Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::batch::Batch;
 use crate::core::Token;
+use crate::core::faults::{metadata_in_doubt, passes};
 use crate::core::fetch::window::Window;
 use crate::core::metadata::TopicView;
 use crate::error::ConsumeError;
@@ -307,7 +308,7 @@ impl Fetcher {
             Answer::Lost => (Some(window.pause(now, random)), true),
             Answer::Reply(mut reply, bytes) => match reply.fault.take() {
                 None => (window.accept(&reply, bytes, now, &settings), false),
-                Some(fault) if passing(fault.code) => (
+                Some(fault) if passes(fault.code) => (
                     Some(window.pause(now, random)),
                     metadata_in_doubt(fault.code),
                 ),
@@ -397,22 +398,4 @@ impl Fetcher {
         let window = self.window(parcel.slot).expect("the parcel was just taken");
         window.reject(parcel.from, why)
     }
-}
-
-/// Whether an error passes by itself or with newer metadata.
-const fn passing(code: ErrorCode) -> bool {
-    code.retriable() || matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition)
-}
-
-/// Whether an error says that the partition may be led elsewhere now.
-const fn metadata_in_doubt(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::UnknownTopic
-            | ErrorCode::UnknownPartition
-            | ErrorCode::NotLeader
-            | ErrorCode::FencedLeaderEpoch
-            | ErrorCode::UnknownLeaderEpoch
-            | ErrorCode::ShuttingDown
-    )
 }

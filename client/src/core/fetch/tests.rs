@@ -4,7 +4,7 @@ use ringway_wire::batch::{
     BatchBuilder, BatchLimits, LeaderStamp, ProducerStamp, RecordRef, stamp,
 };
 use ringway_wire::request::PartitionMetadata;
-use ringway_wire::{Fault, LeaderEpoch, MetadataEpoch, NodeId, ShardId};
+use ringway_wire::{ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, ShardId};
 
 use super::*;
 

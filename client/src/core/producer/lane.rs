@@ -11,6 +11,7 @@ use ringway_wire::{ErrorCode, Fault, Sequence, TopicPartition};
 
 use crate::core::backoff::Backoff;
 use crate::core::delivery::{BatchOutcome, Delivered};
+use crate::core::faults::metadata_in_doubt;
 use crate::core::producer::ledger::Ledger;
 use crate::core::producer::{Answer, Identity, Settings};
 use crate::error::ProduceError;
@@ -586,15 +587,4 @@ fn pop_if<T>(queue: &mut VecDeque<T>, taken: impl FnOnce(&T) -> bool) -> Option<
 fn full(builder: &BatchBuilder, settings: &Settings) -> bool {
     builder.record_count() >= settings.limits.records_max
         || builder.batch_bytes() >= settings.limits.bytes_max
-}
-
-/// Whether an error says that the partition is led elsewhere now.
-const fn metadata_in_doubt(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::NotLeader
-            | ErrorCode::FencedLeaderEpoch
-            | ErrorCode::UnknownLeaderEpoch
-            | ErrorCode::ShuttingDown
-    )
 }

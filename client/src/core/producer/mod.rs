@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringway_wire::batch::{BatchBytes, BatchFull, BatchLimits, RecordRef};
-use ringway_wire::request::{Acks, ProduceReply};
+use ringway_wire::limits::HEADERS_BYTES_MAX;
+use ringway_wire::request::{Acks, ProduceReply, ProduceRequest};
 use ringway_wire::{PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition};
 
 use crate::core::Token;
@@ -56,7 +57,25 @@ pub(crate) struct Transmit {
     pub(crate) to: TopicPartition,
     pub(crate) bytes: Arc<BatchBytes>,
     /// Time that is left for its delivery.
-    pub(crate) timeout: Duration,
+    timeout: Duration,
+    acks: Acks,
+    trace: bool,
+    /// Whether no reply comes, and its last byte's leaving is all that is waited for.
+    pub(crate) written_is_delivered: bool,
+}
+
+impl Transmit {
+    /// The request, to be answered within the time that is left, but no later than `timeout_max`.
+    pub(crate) fn request(&self, timeout_max: Duration) -> ProduceRequest {
+        let timeout = self.timeout.min(timeout_max);
+        ProduceRequest {
+            topic: self.to.topic,
+            partition: self.to.partition,
+            acks: self.acks,
+            trace: self.trace,
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// What the driver has to do.
@@ -84,23 +103,24 @@ pub(crate) enum Answer {
 }
 
 /// Why a record was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum PushError {
     /// The topic is not known here: [`Producer::update_topic`] first.
     TopicNotKnown,
-    /// The topic has no such partition.
-    NoPartition {
-        partition: PartitionIndex,
-        partitions: u32,
-    },
     /// The buffer is full.
     Full,
-    /// The record is above a limit.
-    TooLarge {
-        what: &'static str,
-        bytes: usize,
-        limit: usize,
-    },
+    /// It never will be.
+    Never(ProduceError),
+}
+
+/// The error for a record whose headers can't be encoded.
+pub(crate) fn headers_too_large(topic: &str, bytes: usize) -> ProduceError {
+    ProduceError::TooLarge {
+        topic: topic.into(),
+        what: "a header",
+        bytes,
+        limit: HEADERS_BYTES_MAX,
+    }
 }
 
 /// A record that was taken.
@@ -177,12 +197,12 @@ impl Producer {
     ) -> Result<Taken, PushError> {
         let bytes = charge(record);
         if bytes > self.settings.buffer_bytes {
-            let limit = self.settings.buffer_bytes;
-            return Err(PushError::TooLarge {
+            return Err(PushError::Never(ProduceError::TooLarge {
+                topic: topic.into(),
                 what: "a record",
                 bytes,
-                limit,
-            });
+                limit: self.settings.buffer_bytes,
+            }));
         }
         if self.ledger.held_bytes() + bytes > self.settings.buffer_bytes {
             return Err(PushError::Full);
@@ -195,10 +215,11 @@ impl Producer {
         let (partition, sticky) = match (partition, record.key) {
             (Some(partition), _) if partition.0 < partitions => (partition, false),
             (Some(partition), _) => {
-                return Err(PushError::NoPartition {
+                return Err(PushError::Never(ProduceError::UnknownPartition {
+                    topic: name,
                     partition,
                     partitions,
-                });
+                }));
             }
             (None, Some(key)) => (key_partition(key, partitions), false),
             (None, None) => (self.next_in_turn(&name, partitions, record), true),
@@ -209,7 +230,7 @@ impl Producer {
             .expect("lanes in use are there");
         let pushed = lane
             .push(record, now, &self.settings, &mut self.ledger)
-            .map_err(too_large)?;
+            .map_err(|full| push_error(full, topic))?;
         if sticky && let Some(topic) = self.topics.get_mut(&name) {
             topic.sticky.went_into(pushed.batch);
         }
@@ -317,6 +338,9 @@ impl Producer {
                     to,
                     bytes,
                     timeout,
+                    acks: self.settings.acks,
+                    trace: self.settings.trace,
+                    written_is_delivered: self.settings.written_is_delivered(),
                 }))
             }
             Step::Identity => {
@@ -481,13 +505,14 @@ impl Producer {
     }
 }
 
-const fn too_large(full: BatchFull) -> PushError {
+fn push_error(full: BatchFull, topic: &str) -> PushError {
     match full {
-        BatchFull::TooLarge { bytes, limit } => PushError::TooLarge {
+        BatchFull::TooLarge { bytes, limit } => PushError::Never(ProduceError::TooLarge {
+            topic: topic.into(),
             what: "a part of a record",
             bytes,
             limit,
-        },
+        }),
         // A new batch takes any record that is not too large.
         BatchFull::Full => PushError::Full,
     }

@@ -1,4 +1,5 @@
-//! What a connection still has to write and what it still waits for.
+//! What a connection still has to write and what it still waits for. Which socket, and how whoever
+//! asked is told, is the driver's business: `W` says who it is.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -7,35 +8,57 @@ use std::time::Instant;
 
 use ringway_wire::CorrelationId;
 use ringway_wire::batch::BatchBytes;
-use ringway_wire::request::RequestKind;
-use tokio::net::TcpStream;
-
-use crate::connection::{Respond, Submission};
-use crate::core::Token;
+use ringway_wire::frame::{Frame, REPLY};
+use ringway_wire::limits::{PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
+use ringway_wire::request::{HelloRequest, Reply, Request, RequestKind};
 
 /// Slices handed to one vectored write; two per frame.
 const SLICES_MAX: usize = 64;
 
-/// Who is to be told about a request.
-#[derive(Clone, Debug)]
-pub(super) struct Teller {
-    pub(super) respond: Arc<dyn Respond>,
-    pub(super) token: Token,
+/// A request to send.
+#[derive(Debug)]
+pub(crate) struct Submission<W> {
+    pub(crate) request: Request,
+    pub(crate) data: Option<Arc<BatchBytes>>,
+    /// Who is told what becomes of it.
+    pub(crate) who: W,
+    /// Without a reply until then, the connection is taken for dead.
+    pub(crate) deadline: Instant,
+    /// Whether a reply comes.
+    pub(crate) answered: bool,
+}
+
+impl<W> Submission<W> {
+    /// The first request on every connection.
+    pub(crate) fn hello(client_name: &str, who: W, deadline: Instant) -> Self {
+        let hello = HelloRequest {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION_MAX,
+            client: client_name.to_owned(),
+        };
+        Self {
+            request: hello.into(),
+            data: None,
+            who,
+            deadline,
+            answered: true,
+        }
+    }
 }
 
 /// A frame being written.
 #[derive(Debug)]
-struct Outgoing {
+struct Outgoing<W> {
     head: Vec<u8>,
     data: Option<Arc<BatchBytes>>,
     correlation: u32,
     /// Told when the last byte is written, where no reply comes.
-    silent: Option<Teller>,
+    silent: Option<W>,
     /// When it has to be written, where no reply comes.
     deadline: Instant,
 }
 
-impl Outgoing {
+impl<W> Outgoing<W> {
     fn data(&self) -> &[u8] {
         self.data.as_ref().map_or(&[], |data| data.as_slice())
     }
@@ -47,36 +70,62 @@ impl Outgoing {
 
 /// A request whose reply is awaited.
 #[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) kind: RequestKind,
-    pub(super) teller: Teller,
+pub(crate) struct Pending<W> {
+    kind: RequestKind,
+    pub(crate) who: W,
     deadline: Instant,
+}
+
+impl<W> Pending<W> {
+    /// The reply in a frame, or why it can't be one.
+    pub(crate) fn read(&self, frame: &Frame<'_>) -> Result<Reply, String> {
+        let (kind, found) = (self.kind, frame.header.kind);
+        if found != kind.number() | REPLY {
+            return Err(format!(
+                "the reply to {kind:?} can't be read: a frame of kind {found:#06x} answers it"
+            ));
+        }
+        Reply::from_head(kind, frame.head)
+            .map_err(|error| format!("the reply to {kind:?} can't be read: {error}"))
+    }
 }
 
 /// Frames to write and requests without a reply; bounded by `CONNECTION_REQUESTS_MAX` together
 /// with the bounds of those who submit.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    queue: VecDeque<Outgoing>,
+#[derive(Debug)]
+pub(crate) struct Outbox<W> {
+    queue: VecDeque<Outgoing<W>>,
     /// Bytes of the first frame that are written.
     written: usize,
-    pending: HashMap<u32, Pending>,
+    pending: HashMap<u32, Pending<W>>,
     correlation: u32,
     /// When the connection's timer looks at the deadlines; never later than the first of them.
-    pub(super) armed: Option<Instant>,
+    pub(crate) armed: Option<Instant>,
 }
 
-impl Outbox {
-    pub(super) fn requests(&self) -> usize {
+impl<W> Default for Outbox<W> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            written: 0,
+            pending: HashMap::new(),
+            correlation: 0,
+            armed: None,
+        }
+    }
+}
+
+impl<W> Outbox<W> {
+    pub(crate) fn requests(&self) -> usize {
         self.pending.len().max(self.queue.len())
     }
 
-    pub(super) fn is_written(&self) -> bool {
+    pub(crate) fn is_written(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Queues a request; true when the timer has to be set to its deadline.
-    pub(super) fn push(&mut self, submission: Submission) -> bool {
+    pub(crate) fn push(&mut self, submission: Submission<W>) -> bool {
         self.correlation = self.correlation.wrapping_add(1);
         while self.pending.contains_key(&self.correlation) {
             self.correlation = self.correlation.wrapping_add(1);
@@ -84,16 +133,24 @@ impl Outbox {
         let Submission {
             request,
             data,
-            respond,
-            token,
+            who,
             deadline,
             answered,
         } = submission;
         let data_bytes = data.as_ref().map_or(0, |data| data.len());
         let head = request.to_frame(CorrelationId(self.correlation), data_bytes);
-        let teller = Teller { respond, token };
-        let silent = (!answered).then(|| teller.clone());
         let kind = request.kind();
+        let silent = if answered {
+            let pending = Pending {
+                kind,
+                who,
+                deadline,
+            };
+            self.pending.insert(self.correlation, pending);
+            None
+        } else {
+            Some(who)
+        };
         self.queue.push_back(Outgoing {
             head,
             data,
@@ -101,16 +158,6 @@ impl Outbox {
             silent,
             deadline,
         });
-        if answered {
-            self.pending.insert(
-                self.correlation,
-                Pending {
-                    kind,
-                    teller,
-                    deadline,
-                },
-            );
-        }
         let earlier = self.armed.is_none_or(|armed| deadline < armed);
         if earlier {
             self.armed = Some(deadline);
@@ -119,11 +166,15 @@ impl Outbox {
     }
 
     /// Writes as much as the socket takes; adds those to be told that their frame is written.
-    pub(super) fn flush(&mut self, stream: &TcpStream, told: &mut Vec<Teller>) -> io::Result<()> {
+    pub(crate) fn flush(
+        &mut self,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        told: &mut Vec<W>,
+    ) -> io::Result<()> {
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.slices(&mut slices);
-            match stream.try_write_vectored(&slices[..count]) {
+            match write(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(bytes) => self.advance(bytes, told),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -150,7 +201,7 @@ impl Outbox {
         count
     }
 
-    fn advance(&mut self, bytes: usize, told: &mut Vec<Teller>) {
+    fn advance(&mut self, bytes: usize, told: &mut Vec<W>) {
         self.written += bytes;
         while let Some(front) = self.queue.front()
             && self.written >= front.len()
@@ -162,12 +213,12 @@ impl Outbox {
     }
 
     /// The request that a reply belongs to.
-    pub(super) fn take(&mut self, correlation: CorrelationId) -> Option<Pending> {
+    pub(crate) fn take(&mut self, correlation: CorrelationId) -> Option<Pending<W>> {
         self.pending.remove(&correlation.0)
     }
 
     /// Whether a request waits longer than it may; sets the timer anew.
-    pub(super) fn overdue(&mut self, now: Instant) -> bool {
+    pub(crate) fn overdue(&mut self, now: Instant) -> bool {
         let replies = self.pending.values().map(|pending| pending.deadline);
         let silent = self.queue.iter().find(|frame| frame.silent.is_some());
         self.armed = replies.chain(silent.map(|frame| frame.deadline)).min();
@@ -175,19 +226,16 @@ impl Outbox {
     }
 
     /// Empties it: everybody who waits, and whether the request may have reached the broker.
-    pub(super) fn drain(&mut self) -> Vec<(Teller, bool)> {
+    pub(crate) fn drain(&mut self) -> Vec<(W, bool)> {
         let mut told = Vec::new();
         let mut started = self.written > 0;
         for frame in self.queue.drain(..) {
             let pending = self.pending.remove(&frame.correlation);
-            let teller = frame.silent.or(pending.map(|pending| pending.teller));
-            told.extend(teller.map(|teller| (teller, started)));
+            let who = frame.silent.or(pending.map(|pending| pending.who));
+            told.extend(who.map(|who| (who, started)));
             started = false;
         }
-        let sent = self
-            .pending
-            .drain()
-            .map(|(_, pending)| (pending.teller, true));
+        let sent = self.pending.drain().map(|(_, pending)| (pending.who, true));
         told.extend(sent);
         self.written = 0;
         self.armed = None;
@@ -197,32 +245,12 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use ringway_wire::frame::FrameDecoder;
-    use ringway_wire::request::{MetadataRequest, ProduceRequest, Reply, Request};
-    use tokio::io::AsyncReadExt;
-    use tokio::net::{TcpListener, TcpSocket};
+    use ringway_wire::request::{MetadataRequest, ProduceRequest};
 
     use super::*;
-    use crate::error::ConnectionLost;
 
-    #[derive(Debug, Default)]
-    struct Heard {
-        written: Mutex<Vec<u64>>,
-    }
-
-    impl Respond for Heard {
-        fn replied(&self, _: Token, _: Reply, _: &[u8]) {}
-
-        fn written(&self, token: Token) {
-            self.written.lock().unwrap().push(token.number);
-        }
-
-        fn lost(&self, _: Token, _: ConnectionLost) {}
-    }
-
-    fn submission(number: u64, data_bytes: usize, answered: bool) -> Submission {
+    fn submission(number: u64, data_bytes: usize, answered: bool) -> Submission<u64> {
         let mut data = BatchBytes::new();
         data.resize(data_bytes, number as u8);
         let request: Request = match data_bytes {
@@ -232,46 +260,55 @@ mod tests {
         Submission {
             request,
             data: (data_bytes > 0).then(|| Arc::new(data)),
-            respond: Arc::new(Heard::default()),
-            token: Token { slot: 0, number },
+            who: number,
             deadline: Instant::now(),
             answered,
         }
     }
 
-    /// A socket that takes little, and its other end.
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_send_buffer_size(16 << 10).unwrap();
-        let one = socket
-            .connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (other, _) = listener.accept().await.unwrap();
-        (one, other)
+    /// A socket that takes `room` bytes until it is emptied.
+    struct Socket {
+        taken: Vec<u8>,
+        room: usize,
     }
 
-    #[tokio::test]
-    async fn frames_leave_whole_and_in_order_however_little_the_socket_takes() {
-        let (stream, mut other) = pair().await;
+    impl Socket {
+        fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let before = self.taken.len();
+            for slice in slices {
+                let bytes = slice.len().min(self.room - self.taken.len());
+                self.taken.extend_from_slice(&slice[..bytes]);
+            }
+            match self.taken.len() - before {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                bytes => Ok(bytes),
+            }
+        }
+    }
+
+    #[test]
+    fn frames_leave_whole_and_in_order_however_little_the_socket_takes() {
         let mut outbox = Outbox::default();
         for number in 0..200 {
             let bytes = [0, 16, 4_096, 100_000][number as usize % 4];
             outbox.push(submission(number, bytes, number % 3 != 0));
         }
         let mut decoder = FrameDecoder::new(1 << 20);
-        let (mut told, mut seen) = (Vec::new(), 0_u64);
+        let (mut told, mut seen, mut room) = (Vec::new(), 0_u64, 1);
+        let mut socket = Socket {
+            taken: Vec::new(),
+            room,
+        };
         while seen < 200 {
-            let bytes = tokio::select! {
-                ready = stream.writable(), if !outbox.is_written() => {
-                    ready.unwrap();
-                    outbox.flush(&stream, &mut told).unwrap();
-                    continue;
-                }
-                bytes = other.read(decoder.spare(7_777)) => bytes.unwrap(),
+            outbox
+                .flush(|slices| socket.write(slices), &mut told)
+                .unwrap();
+            decoder.push(&socket.taken);
+            room = room * 7 % 65_521;
+            socket = Socket {
+                taken: Vec::new(),
+                room,
             };
-            decoder.filled(bytes);
             while let Some(frame) = decoder.next_frame().unwrap() {
                 assert_eq!(u64::from(frame.header.correlation.0), seen + 1);
                 assert!(frame.data.iter().all(|&byte| byte == seen as u8));
@@ -280,27 +317,26 @@ mod tests {
             }
         }
         assert!(outbox.is_written());
-        let told: Vec<_> = told.iter().map(|teller| teller.token.number).collect();
         assert_eq!(told, (0..200).step_by(3).collect::<Vec<_>>());
     }
 
-    #[tokio::test]
-    async fn an_end_tells_what_may_have_been_sent() {
-        let (stream, _other) = pair().await;
-        stream.writable().await.unwrap();
+    #[test]
+    fn an_end_tells_what_may_have_been_sent() {
         let mut outbox = Outbox::default();
         outbox.push(submission(0, 16, true));
         for number in 1..4 {
-            outbox.push(submission(number, 64 << 20, number != 3));
+            outbox.push(submission(number, 1 << 20, number != 3));
         }
+        let mut socket = Socket {
+            taken: Vec::new(),
+            room: 100_000,
+        };
         let mut told = Vec::new();
-        outbox.flush(&stream, &mut told).unwrap();
+        outbox
+            .flush(|slices| socket.write(slices), &mut told)
+            .unwrap();
         assert!(told.is_empty() && !outbox.is_written());
-        let mut ends: Vec<_> = outbox
-            .drain()
-            .into_iter()
-            .map(|(teller, sent)| (teller.token.number, sent))
-            .collect();
+        let mut ends = outbox.drain();
         ends.sort_unstable();
         assert_eq!(ends, [(0, true), (1, true), (2, false), (3, false)]);
         assert!(outbox.is_written() && outbox.requests() == 0);
