@@ -105,6 +105,7 @@ pub(crate) fn refused(
 pub(crate) fn fault_of(reply: &Reply) -> Option<&Fault> {
     match reply {
         Reply::ListOffsets(reply) => reply.fault.as_ref(),
+        Reply::Trim(reply) => reply.fault.as_ref(),
         _ => None,
     }
 }

@@ -543,7 +543,7 @@ async fn new_partitions_are_used_and_read() -> Result {
     let mut consumer = client.consumer().build();
     consumer.assign("t", None, StartAt::End).await?;
     let _ = producer.send("t", b"x").await?.await?;
-    broker.add_partitions("t", 1);
+    broker.add_partitions("t", 2);
     loop {
         let delivered = producer.send("t", b"x").await?.await?;
         if delivered.partition == PartitionIndex(1) {

@@ -3,9 +3,9 @@
 /// Version of the batch format written by this build. 0 until the format is frozen.
 pub const BATCH_VERSION: u16 = 0;
 /// Lowest protocol version this build speaks.
-pub const PROTOCOL_VERSION_MIN: u16 = 0;
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
 /// Highest protocol version this build speaks.
-pub const PROTOCOL_VERSION_MAX: u16 = 0;
+pub const PROTOCOL_VERSION_MAX: u16 = 1;
 
 /// Bytes of a batch header, leader's and producer's part together.
 pub const BATCH_HEADER_BYTES: usize = 128;

@@ -146,11 +146,13 @@ fn the_first_exchange() {
         .map(|byte| u8::from_str_radix(byte, 16).unwrap())
         .collect();
     let hello = HelloRequest {
+        version_min: 1,
+        version_max: 1,
         client: "me".into(),
-        ..HelloRequest::default()
     };
     let mut expected = Request::Hello(hello).to_frame(CorrelationId(1), 0);
     let reply = HelloReply {
+        version: 1,
         node: NodeId(1),
         cluster_id: 2,
         batch_bytes_max: 1 << 20,

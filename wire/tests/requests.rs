@@ -4,6 +4,7 @@
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
+use ringway_wire::batch::Codec;
 use ringway_wire::frame::FrameDecoder;
 use ringway_wire::limits::{CONFIG_ENTRIES_MAX, FRAME_HEAD_BYTES_MAX, METADATA_TOPICS_MAX};
 use ringway_wire::request::*;
@@ -32,14 +33,16 @@ fn config() -> impl Strategy<Value = Vec<ConfigEntry>> {
 }
 
 fn partitions() -> impl Strategy<Value = Vec<PartitionMetadata>> {
-    let partition = any::<(u32, u32, u16, u32)>().prop_map(|(partition, leader, shard, epoch)| {
-        PartitionMetadata {
+    let state = prop_oneof![Just(PartitionState::Active), Just(PartitionState::Retired)];
+    let partition = (any::<(u32, u32, u16, u32)>(), state).prop_map(
+        |((partition, leader, shard, epoch), state)| PartitionMetadata {
             partition: PartitionIndex(partition),
             leader: NodeId(leader),
             shard: ShardId(shard),
             leader_epoch: LeaderEpoch(epoch),
-        }
-    });
+            state,
+        },
+    );
     vec(partition, 0..4)
 }
 
@@ -48,6 +51,13 @@ fn offset_at() -> impl Strategy<Value = OffsetAt> {
         Just(OffsetAt::Start),
         Just(OffsetAt::End),
         any::<i64>().prop_map(OffsetAt::AppendTimeUs),
+    ]
+}
+
+fn trim_before() -> impl Strategy<Value = TrimBefore> {
+    prop_oneof![
+        any::<u64>().prop_map(|offset| TrimBefore::Offset(Offset(offset))),
+        any::<i64>().prop_map(TrimBefore::AppendTimeUs),
     ]
 }
 
@@ -87,6 +97,13 @@ fn data_request() -> impl Strategy<Value = Request> {
             })
         }),
         Just(Request::InitProducer(InitProducerRequest)),
+        (at, trim_before()).prop_map(|((topic, partition), before)| {
+            Request::Trim(TrimRequest {
+                topic: TopicId(topic),
+                partition: PartitionIndex(partition),
+                before,
+            })
+        }),
     ]
 }
 
@@ -113,6 +130,9 @@ fn admin_request() -> impl Strategy<Value = Request> {
         (text(), config())
             .prop_map(|(name, config)| Request::AlterTopic(AlterTopicRequest { name, config })),
         text().prop_map(|name| Request::DeleteTopic(DeleteTopicRequest { name })),
+        (text(), any::<u32>()).prop_map(|(name, partitions)| {
+            Request::AddPartitions(AddPartitionsRequest { name, partitions })
+        }),
         text().prop_map(|name| Request::DescribeTopic(DescribeTopicRequest { name })),
     ]
 }
@@ -121,16 +141,22 @@ fn data_reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
         (
             fault(),
-            any::<(u64, u64, i64, u64, Option<(u64, u64, u64, u64)>)>()
+            any::<(u64, u64, i64, u64, Option<(u64, u64, u64, u64)>)>(),
+            prop_oneof![Just(Durability::Memory), Just(Durability::Fsync)],
         )
             .prop_map(
-                |(fault, (topic_epoch, base_offset, append_time_us, log_start, stages))| {
+                |(
+                    fault,
+                    (topic_epoch, base_offset, append_time_us, log_start, stages),
+                    durability,
+                )| {
                     Reply::Produce(ProduceReply {
                         fault,
                         topic_epoch: MetadataEpoch(topic_epoch),
                         base_offset: Offset(base_offset),
                         append_time_us,
                         log_start: Offset(log_start),
+                        durability,
                         stages: stages.map(|(received_ns, queued_ns, written_ns, durable_ns)| {
                             StageTimes {
                                 received_ns,
@@ -167,6 +193,13 @@ fn data_reply() -> impl Strategy<Value = Reply> {
                 })
             }
         ),
+        (fault(), any::<(u64, u64)>()).prop_map(|(fault, (topic_epoch, log_start))| {
+            Reply::Trim(TrimReply {
+                fault,
+                topic_epoch: MetadataEpoch(topic_epoch),
+                log_start: Offset(log_start),
+            })
+        }),
         (fault(), any::<(u64, u16)>()).prop_map(|(fault, (producer_id, producer_epoch))| {
             Reply::InitProducer(InitProducerReply {
                 fault,
@@ -186,12 +219,19 @@ fn metadata_reply() -> impl Strategy<Value = Reply> {
             shard_ports,
         },
     );
-    let topic = (fault(), text(), any::<(u128, u64)>(), partitions()).prop_map(
-        |(fault, name, (topic, epoch), partitions)| TopicMetadata {
+    let timestamp = prop_oneof![
+        Just(TimestampSource::Producer),
+        Just(TimestampSource::Append)
+    ];
+    let how = ((0..3_usize).prop_map(|index| Codec::ALL[index]), timestamp);
+    let topic = (fault(), text(), any::<(u128, u64)>(), how, partitions()).prop_map(
+        |(fault, name, (topic, epoch), (codec, timestamp), partitions)| TopicMetadata {
             fault,
             name,
             topic: TopicId(topic),
             epoch: MetadataEpoch(epoch),
+            codec,
+            timestamp,
             partitions,
         },
     );
@@ -228,6 +268,10 @@ fn admin_reply() -> impl Strategy<Value = Reply> {
         }),
         fault().prop_map(|fault| Reply::AlterTopic(TopicReply { fault })),
         fault().prop_map(|fault| Reply::DeleteTopic(TopicReply { fault })),
+        (fault(), any::<u64>()).prop_map(|(fault, epoch)| {
+            let epoch = MetadataEpoch(epoch);
+            Reply::AddPartitions(AddPartitionsReply { fault, epoch })
+        }),
         (
             fault(),
             any::<(u128, u64, i64, u16)>(),
@@ -352,6 +396,7 @@ fn illegal_values_are_refused_by_name() {
         (RequestKind::ListOffsets, "time_us can't be", |head| {
             head[20] = 1
         }),
+        (RequestKind::Trim, "at can't be 2", |head| head[20] = 2),
         (RequestKind::Metadata, "topics can't be 2", |head| {
             head[0] = 2
         }),

@@ -54,7 +54,7 @@ pub const PARTITIONS_MAX: usize = 200_000;
 /// lengths.
 pub const METADATA_TOPIC_BYTES: usize = 2 + 2 + TOPIC_NAME_BYTES_MAX + 16 + 8 + 4;
 /// Bytes in a metadata reply of a partition.
-pub const METADATA_PARTITION_BYTES: usize = 4 + 4 + 2 + 4;
+pub const METADATA_PARTITION_BYTES: usize = 4 + 4 + 2 + 4 + 1;
 /// Bytes in a metadata reply set aside for its brokers.
 pub const METADATA_BROKERS_BYTES: usize = 1 << 20;
 /// Producer ids that are reserved at once; what is left of them at a stop is never used.

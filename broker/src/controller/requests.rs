@@ -6,7 +6,8 @@ use std::rc::Rc;
 use ringway_engine::limits::PRODUCER_IDS_BLOCK;
 use ringway_engine::meta::{Command, Delta};
 use ringway_wire::request::{
-    CreateTopicReply, CreateTopicRequest, InitProducerReply, Reply, Request, TopicReply,
+    AddPartitionsReply, AddPartitionsRequest, CreateTopicReply, CreateTopicRequest,
+    InitProducerReply, Reply, Request, TopicReply,
 };
 use ringway_wire::{ErrorCode, Fault, ProducerEpoch, ProducerId, TopicId};
 
@@ -41,6 +42,9 @@ impl<L: MetaLog> Requests<L> {
                 let name = request.name;
                 let config = request.config;
                 Reply::AlterTopic(self.change(Command::AlterTopic { name, config }).await)
+            }
+            Request::AddPartitions(request) => {
+                Reply::AddPartitions(self.add_partitions(request).await)
             }
             Request::DeleteTopic(request) => {
                 let name = request.name;
@@ -99,6 +103,28 @@ impl<L: MetaLog> Requests<L> {
             tracing::info!("{what}");
         }
         TopicReply { fault }
+    }
+
+    async fn add_partitions(&self, request: AddPartitionsRequest) -> AddPartitionsReply {
+        let AddPartitionsRequest { name, partitions } = request;
+        let command = Command::AddPartitions {
+            name: name.clone(),
+            partitions,
+        };
+        match self.log.propose(command).await.as_deref() {
+            Ok([Delta::PartitionsAdded { epoch, .. }]) => {
+                tracing::info!(topic = name, partitions, "partitions added");
+                AddPartitionsReply {
+                    fault: None,
+                    epoch: *epoch,
+                }
+            }
+            Ok(_) => unreachable!("partitions were added, and nothing else"),
+            Err(fault) => AddPartitionsReply {
+                fault: Some(fault.clone()),
+                ..AddPartitionsReply::default()
+            },
+        }
     }
 
     async fn init_producer(&self) -> InitProducerReply {
@@ -163,5 +189,7 @@ pub(super) fn refusal(request: &Request, fault: Fault) -> Reply {
         CreateTopic CreateTopicReply,
         DescribeTopic DescribeTopicReply,
         InitProducer InitProducerReply,
+        AddPartitions AddPartitionsReply,
+        Trim TrimReply,
     }
 }

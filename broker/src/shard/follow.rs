@@ -97,6 +97,7 @@ fn topic_of(delta: &Delta) -> Option<TopicId> {
     match delta {
         Delta::TopicCreated(topic) => Some(topic.id),
         Delta::TopicAltered { id, .. }
+        | Delta::PartitionsAdded { id, .. }
         | Delta::TopicDeleted { id }
         | Delta::LeadersChanged { id, .. } => Some(*id),
         Delta::ClusterCreated { .. }

@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringway_wire::request::{BrokerMetadata, MetadataReply, PartitionMetadata, TopicMetadata};
+use ringway_wire::batch::Codec;
+use ringway_wire::request::{
+    BrokerMetadata, MetadataReply, PartitionMetadata, TimestampSource, TopicMetadata,
+};
 use ringway_wire::{
     ErrorCode, MetadataEpoch, NodeId, PartitionIndex, ShardId, TopicId, TopicPartition,
 };
@@ -19,6 +22,12 @@ pub(crate) struct TopicView {
     pub(crate) name: Arc<str>,
     pub(crate) topic: TopicId,
     pub(crate) epoch: MetadataEpoch,
+    /// What producers compress with unless they were told otherwise.
+    #[allow(dead_code, reason = "for the producers that compress")]
+    pub(crate) codec: Codec,
+    /// Which time a record's timestamp is.
+    #[allow(dead_code, reason = "for the consumers that show it")]
+    pub(crate) timestamp: TimestampSource,
     pub(crate) partitions: Arc<[PartitionMetadata]>,
 }
 
@@ -158,6 +167,8 @@ impl Metadata {
             name: Arc::clone(&name),
             topic: topic.topic,
             epoch: topic.epoch,
+            codec: topic.codec,
+            timestamp: topic.timestamp,
             partitions: topic.partitions.into(),
         };
         self.topics.insert(name, view);
@@ -221,6 +232,7 @@ mod tests {
                 leader: NodeId(leader),
                 shard: ShardId(index as u16),
                 leader_epoch: LeaderEpoch(1),
+                ..PartitionMetadata::default()
             });
         TopicMetadata {
             fault: None,
@@ -228,6 +240,7 @@ mod tests {
             topic: TopicId(id),
             epoch: MetadataEpoch(epoch),
             partitions: partitions.collect(),
+            ..TopicMetadata::default()
         }
     }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use ringway_wire::frame::FrameDecoder;
 use ringway_wire::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, PROTOCOL_VERSION_MAX};
 use ringway_wire::request::{
-    Acks, CreateTopicReply, DescribeTopicReply, FetchReply, FetchRequest, HelloReply, HelloRequest,
-    InitProducerReply, ListOffsetsReply, MetadataReply, ProduceReply, Reply, Request, RequestKind,
-    TopicReply,
+    Acks, AddPartitionsReply, CreateTopicReply, DescribeTopicReply, FetchReply, FetchRequest,
+    HelloReply, HelloRequest, InitProducerReply, ListOffsetsReply, MetadataReply, ProduceReply,
+    Reply, Request, RequestKind, TopicReply, TrimReply,
 };
 use ringway_wire::{CorrelationId, ErrorCode, Fault, NodeId};
 
@@ -197,6 +197,17 @@ fn answer(shared: &Shared, request: &Request, data: &[u8]) -> Answer {
         }
         Request::DescribeTopic(request) => Reply::DescribeTopic(store.describe(&request.name)),
         Request::InitProducer(_) => Reply::InitProducer(store.init_producer()),
+        Request::AddPartitions(request) => {
+            let added = store.add_partitions(&request.name, request.partitions);
+            Reply::AddPartitions(match added {
+                Ok(epoch) => AddPartitionsReply { fault: None, epoch },
+                Err(fault) => AddPartitionsReply {
+                    fault: Some(fault),
+                    ..Default::default()
+                },
+            })
+        }
+        Request::Trim(request) => Reply::Trim(store.trim(request)),
     };
     (reply, Vec::new())
 }
@@ -252,6 +263,14 @@ fn refusal(request: &Request, fault: Fault) -> Answer {
             ..Default::default()
         }),
         Request::InitProducer(_) => Reply::InitProducer(InitProducerReply {
+            fault,
+            ..Default::default()
+        }),
+        Request::AddPartitions(_) => Reply::AddPartitions(AddPartitionsReply {
+            fault,
+            ..Default::default()
+        }),
+        Request::Trim(_) => Reply::Trim(TrimReply {
             fault,
             ..Default::default()
         }),

@@ -228,9 +228,11 @@ impl FakeBroker {
         self.shared.grown.notify_all();
     }
 
-    /// Adds partitions to a topic.
+    /// Grows a topic to so many partitions.
     pub fn add_partitions(&self, name: &str, partitions: u32) {
-        lock(&self.shared.store).add_partitions(name, partitions);
+        lock(&self.shared.store)
+            .add_partitions(name, partitions)
+            .unwrap();
     }
 
     /// Dies: connections break and nobody listens. What was appended stays.

@@ -8,9 +8,10 @@ use ringway_wire::batch::{
     BatchBytes, CheckedBatch, LeaderStamp, RecordView, check_header, check_produced, stamp,
 };
 use ringway_wire::request::{
-    AlterTopicRequest, BrokerMetadata, ConfigEntry, DescribeTopicReply, FetchReply, FetchRequest,
-    InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MetadataReply, MetadataRequest,
-    OffsetAt, PartitionMetadata, ProduceReply, ProduceRequest, StageTimes, TopicMetadata,
+    AlterTopicRequest, BrokerMetadata, ConfigEntry, DescribeTopicReply, Durability, FetchReply,
+    FetchRequest, InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MetadataReply,
+    MetadataRequest, OffsetAt, PartitionMetadata, ProduceReply, ProduceRequest, StageTimes,
+    TopicMetadata, TrimBefore, TrimReply, TrimRequest,
 };
 use ringway_wire::{
     ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, Offset, PartitionIndex, ProducerId,
@@ -133,18 +134,28 @@ impl Store {
             .ok_or_else(|| unknown(name))
     }
 
-    pub(super) fn add_partitions(&mut self, name: &str, partitions: u32) {
+    /// Grows a topic to so many partitions.
+    pub(super) fn add_partitions(
+        &mut self,
+        name: &str,
+        partitions: u32,
+    ) -> Result<MetadataEpoch, Fault> {
         let (epoch, shards) = (self.epoch(), self.shards);
-        let topic = self.topics.get_mut(name).unwrap();
+        let topic = self.topics.get_mut(name).ok_or_else(|| unknown(name))?;
+        let present = topic.partitions.len() as u32;
+        if partitions <= present {
+            let problem = format!("topic {name} has {present} partitions already");
+            return Err(fault(ErrorCode::InvalidPartitions, problem));
+        }
         topic.epoch = epoch;
-        for _ in 0..partitions {
-            let index = topic.partitions.len() as u32;
+        for index in present..partitions {
             topic.partitions.push(Partition {
                 leader_epoch: LeaderEpoch(1),
                 shard: ShardId((index % u32::from(shards)) as u16),
                 ..Partition::default()
             });
         }
+        Ok(epoch)
     }
 
     pub(super) fn forget_producers(&mut self) {
@@ -207,6 +218,7 @@ impl Store {
                 topic: topic.id,
                 epoch: topic.epoch,
                 partitions: topic.partition_metadata(),
+                ..Default::default()
             },
         };
         MetadataReply {
@@ -260,6 +272,7 @@ impl Store {
                     base_offset,
                     append_time_us,
                     log_start: partition.log_start,
+                    durability: Durability::Fsync,
                     stages: request.trace.then_some(StageTimes {
                         received_ns: 1_000,
                         queued_ns: 2_000,
@@ -326,6 +339,35 @@ impl Store {
         }
     }
 
+    /// Whole batches go, as far as none of them has a record that stays.
+    pub(super) fn trim(&mut self, request: &TrimRequest) -> TrimReply {
+        let trimmed = self.partition(request.topic, request.partition).and_then(
+            |(topic_epoch, partition)| {
+                let before = match request.before {
+                    TrimBefore::Offset(offset) => offset,
+                    TrimBefore::AppendTimeUs(time_us) => {
+                        partition.find(OffsetAt::AppendTimeUs(time_us))
+                    }
+                };
+                if before > partition.next {
+                    let problem = format!("the partition ends at offset {}", partition.next);
+                    return Err(fault(ErrorCode::OffsetOutOfRange, problem));
+                }
+                partition.batches.retain(|batch| batch.next > before);
+                partition.log_start = partition.log_start.max(before);
+                Ok(TrimReply {
+                    fault: None,
+                    topic_epoch,
+                    log_start: partition.log_start,
+                })
+            },
+        );
+        trimmed.unwrap_or_else(|fault| TrimReply {
+            fault: Some(fault),
+            ..Default::default()
+        })
+    }
+
     fn named(&self, topic: &str, partition: PartitionIndex) -> &Partition {
         &self.topics[topic].partitions[partition.0 as usize]
     }
@@ -369,6 +411,7 @@ impl Topic {
             leader: NodeId(1),
             shard: partition.shard,
             leader_epoch: partition.leader_epoch,
+            ..Default::default()
         };
         self.partitions.iter().enumerate().map(metadata).collect()
     }

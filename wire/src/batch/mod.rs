@@ -12,6 +12,7 @@
 mod body;
 mod builder;
 mod checked;
+mod codec;
 mod error;
 mod header;
 mod record;
@@ -19,6 +20,7 @@ mod record;
 pub use body::{BatchBytes, Body, Entry, RelativeSlice, entry_flags};
 pub use builder::{BatchBuilder, BatchFull, BatchLimits, ProducerStamp, Sealed};
 pub use checked::{CheckedBatch, Records, check_crcs, check_header, check_produced};
+pub use codec::Codec;
 pub use error::BatchError;
 pub use header::{Attributes, BATCH_MAGIC, BatchHeader, LeaderStamp, at, stamp};
 pub use record::{Header, Headers, RecordRef, RecordView, encode_headers, tag_hash, tag_summary};

@@ -1,5 +1,6 @@
 //! Metadata: brokers, topics, and which shard of which broker leads each partition.
 
+use crate::batch::Codec;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::Fault;
 use crate::ids::{LeaderEpoch, MetadataEpoch, NodeId, PartitionIndex, ShardId, TopicId};
@@ -63,6 +64,28 @@ impl Head for BrokerMetadata {
     }
 }
 
+/// What a partition takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PartitionState {
+    /// It is read and appended to.
+    #[default]
+    Active = 0,
+    /// It is read until it is empty, and takes no new records.
+    Retired = 1,
+}
+
+/// Which time a record's timestamp is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TimestampSource {
+    /// The time that its producer gave it.
+    #[default]
+    Producer = 0,
+    /// The time of its batch's append at the leader: the consumer shows this one.
+    Append = 1,
+}
+
 /// A partition and who leads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionMetadata {
@@ -74,6 +97,8 @@ pub struct PartitionMetadata {
     pub shard: ShardId,
     /// The leader's epoch.
     pub leader_epoch: LeaderEpoch,
+    /// Whether it takes new records.
+    pub state: PartitionState,
 }
 
 impl Head for PartitionMetadata {
@@ -82,6 +107,7 @@ impl Head for PartitionMetadata {
         out.u32(self.leader.0);
         out.u16(self.shard.0);
         out.u32(self.leader_epoch.0);
+        out.u8(self.state as u8);
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -90,8 +116,20 @@ impl Head for PartitionMetadata {
             leader: NodeId(reader.u32("leader")?),
             shard: ShardId(reader.u16("shard")?),
             leader_epoch: LeaderEpoch(reader.u32("leader_epoch")?),
+            state: match reader.flag("state")? {
+                false => PartitionState::Active,
+                true => PartitionState::Retired,
+            },
         })
     }
+}
+
+fn decode_codec(reader: &mut Reader<'_>) -> Result<Codec, DecodeError> {
+    let number = reader.u8("codec")?;
+    Codec::from_number(number).ok_or(DecodeError::Illegal {
+        field: "codec",
+        value: number.into(),
+    })
 }
 
 /// A topic and its partitions, or why there is none.
@@ -105,6 +143,10 @@ pub struct TopicMetadata {
     pub topic: TopicId,
     /// Counts the changes of this topic.
     pub epoch: MetadataEpoch,
+    /// What producers compress with unless they were told otherwise.
+    pub codec: Codec,
+    /// Which time a record's timestamp is.
+    pub timestamp: TimestampSource,
     /// Its partitions, by index.
     pub partitions: Vec<PartitionMetadata>,
 }
@@ -115,6 +157,8 @@ impl Head for TopicMetadata {
         out.string(&self.name);
         out.u128(self.topic.0);
         out.u64(self.epoch.0);
+        out.u8(self.codec.number());
+        out.u8(self.timestamp as u8);
         out.list(&self.partitions, |out, partition| partition.encode(out));
     }
 
@@ -124,7 +168,12 @@ impl Head for TopicMetadata {
             name: reader.string("name")?.to_owned(),
             topic: TopicId(reader.u128("topic")?),
             epoch: MetadataEpoch(reader.u64("epoch")?),
-            partitions: reader.list("partitions", 14, PartitionMetadata::decode)?,
+            codec: decode_codec(reader)?,
+            timestamp: match reader.flag("timestamp")? {
+                false => TimestampSource::Producer,
+                true => TimestampSource::Append,
+            },
+            partitions: reader.list("partitions", 15, PartitionMetadata::decode)?,
         })
     }
 }
@@ -151,7 +200,7 @@ impl Head for MetadataReply {
         Ok(Self {
             fault: Fault::decode(reader)?,
             brokers: reader.list("brokers", 12, BrokerMetadata::decode)?,
-            topics: reader.list("topics", 32, TopicMetadata::decode)?,
+            topics: reader.list("topics", 34, TopicMetadata::decode)?,
         })
     }
 }

@@ -9,19 +9,23 @@ mod hello;
 mod metadata;
 mod produce;
 mod topics;
+mod trim;
 
 pub use fetch::{FetchReply, FetchRequest, ListOffsetsReply, ListOffsetsRequest, OffsetAt};
 pub use hello::{HelloReply, HelloRequest};
 pub use metadata::{
-    BrokerMetadata, MetadataReply, MetadataRequest, PartitionMetadata, TopicMetadata,
+    BrokerMetadata, MetadataReply, MetadataRequest, PartitionMetadata, PartitionState,
+    TimestampSource, TopicMetadata,
 };
 pub use produce::{
-    Acks, InitProducerReply, InitProducerRequest, ProduceReply, ProduceRequest, StageTimes,
+    Acks, Durability, InitProducerReply, InitProducerRequest, ProduceReply, ProduceRequest,
+    StageTimes,
 };
 pub use topics::{
-    AlterTopicRequest, ConfigEntry, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
-    DescribeTopicReply, DescribeTopicRequest, TopicReply,
+    AddPartitionsReply, AddPartitionsRequest, AlterTopicRequest, ConfigEntry, CreateTopicReply,
+    CreateTopicRequest, DeleteTopicRequest, DescribeTopicReply, DescribeTopicRequest, TopicReply,
 };
+pub use trim::{TrimBefore, TrimReply, TrimRequest};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{ErrorCode, Fault};
@@ -184,6 +188,10 @@ requests! {
     DescribeTopic = 9 DescribeTopicRequest DescribeTopicReply,
     /// Gets a producer id for idempotent sending.
     InitProducer = 10 InitProducerRequest InitProducerReply,
+    /// Adds partitions to a topic.
+    AddPartitions = 11 AddPartitionsRequest AddPartitionsReply,
+    /// Removes a partition's oldest records.
+    Trim = 12 TrimRequest TrimReply,
 }
 
 impl Request {

@@ -32,6 +32,26 @@ impl Acks {
     }
 }
 
+/// Where a record is when its acknowledgement comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Durability {
+    /// In the memory of the brokers that the acknowledgement speaks for; on stable storage soon.
+    Memory = 0,
+    /// On their stable storage.
+    #[default]
+    Fsync = 1,
+}
+
+impl Durability {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.flag("durability")? {
+            false => Ok(Self::Memory),
+            true => Ok(Self::Fsync),
+        }
+    }
+}
+
 /// Appends the batch in the frame's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProduceRequest {
@@ -113,6 +133,8 @@ pub struct ProduceReply {
     pub append_time_us: i64,
     /// First offset that the partition still has.
     pub log_start: Offset,
+    /// Where the batch is now.
+    pub durability: Durability,
     /// Where the time went, if the request asked.
     pub stages: Option<StageTimes>,
 }
@@ -124,6 +146,7 @@ impl Head for ProduceReply {
         out.u64(self.base_offset.0);
         out.i64(self.append_time_us);
         out.u64(self.log_start.0);
+        out.u8(self.durability as u8);
         out.flag(self.stages.is_some());
         if let Some(stages) = &self.stages {
             stages.encode(out);
@@ -137,6 +160,7 @@ impl Head for ProduceReply {
             base_offset: Offset(reader.u64("base_offset")?),
             append_time_us: reader.i64("append_time_us")?,
             log_start: Offset(reader.u64("log_start")?),
+            durability: Durability::decode(reader)?,
             stages: match reader.flag("stages")? {
                 true => Some(StageTimes::decode(reader)?),
                 false => None,

@@ -1,4 +1,4 @@
-//! Creating, changing, deleting and describing topics.
+//! Creating, changing, growing, deleting and describing topics.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::Fault;
@@ -119,6 +119,52 @@ impl Head for AlterTopicRequest {
     }
 }
 
+/// Adds partitions to a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddPartitionsRequest {
+    /// The topic's name.
+    pub name: String,
+    /// Partitions that the topic shall have: more than it has.
+    pub partitions: u32,
+}
+
+impl Head for AddPartitionsRequest {
+    fn encode(&self, out: &mut Writer) {
+        out.string(&self.name);
+        out.u32(self.partitions);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: reader.string("name")?.to_owned(),
+            partitions: reader.u32("partitions")?,
+        })
+    }
+}
+
+/// Whether a topic has more partitions now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddPartitionsReply {
+    /// Why not, if so.
+    pub fault: Option<Fault>,
+    /// The topic's metadata epoch from now on.
+    pub epoch: MetadataEpoch,
+}
+
+impl Head for AddPartitionsReply {
+    fn encode(&self, out: &mut Writer) {
+        Fault::encode(self.fault.as_ref(), out);
+        out.u64(self.epoch.0);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            fault: Fault::decode(reader)?,
+            epoch: MetadataEpoch(reader.u64("epoch")?),
+        })
+    }
+}
+
 /// Deletes a topic and its records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteTopicRequest {
@@ -214,7 +260,7 @@ impl Head for DescribeTopicReply {
             created_us: reader.i64("created_us")?,
             replication_factor: reader.u16("replication_factor")?,
             config: decode_config(reader)?,
-            partitions: reader.list("partitions", 14, PartitionMetadata::decode)?,
+            partitions: reader.list("partitions", 15, PartitionMetadata::decode)?,
         })
     }
 }

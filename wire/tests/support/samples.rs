@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each user takes what it needs")]
 
 use ringway_wire::batch::{
-    BatchBuilder, BatchBytes, BatchLimits, Header, LeaderStamp, ProducerStamp, RecordRef,
+    BatchBuilder, BatchBytes, BatchLimits, Codec, Header, LeaderStamp, ProducerStamp, RecordRef,
     encode_headers, stamp,
 };
 use ringway_wire::request::*;
@@ -102,20 +102,24 @@ fn config() -> Vec<ConfigEntry> {
 }
 
 fn partitions() -> Vec<PartitionMetadata> {
-    let partition = |index, shard, epoch| PartitionMetadata {
+    let partition = |index, shard, epoch, state| PartitionMetadata {
         partition: PartitionIndex(index),
         leader: NodeId(1),
         shard: ShardId(shard),
         leader_epoch: LeaderEpoch(epoch),
+        state,
     };
-    vec![partition(0, 1, 4), partition(1, 0, 5)]
+    vec![
+        partition(0, 1, 4, PartitionState::Retired),
+        partition(1, 0, 5, PartitionState::Active),
+    ]
 }
 
 /// One request of each kind.
 pub(crate) fn requests() -> Vec<Request> {
     vec![
         Request::Hello(HelloRequest {
-            version_min: 0,
+            version_min: 1,
             version_max: 2,
             client: "sample".into(),
         }),
@@ -160,6 +164,15 @@ pub(crate) fn requests() -> Vec<Request> {
             name: "quotes".into(),
         }),
         Request::InitProducer(InitProducerRequest),
+        Request::AddPartitions(AddPartitionsRequest {
+            name: "quotes".into(),
+            partitions: 8,
+        }),
+        Request::Trim(TrimRequest {
+            topic: TOPIC,
+            partition: PartitionIndex(3),
+            before: TrimBefore::AppendTimeUs(1_700_000_000_000_000),
+        }),
     ]
 }
 
@@ -188,6 +201,8 @@ pub(crate) fn replies() -> Vec<Reply> {
                     name: "quotes".into(),
                     topic: TOPIC,
                     epoch,
+                    codec: Codec::Zstd,
+                    timestamp: TimestampSource::Append,
                     partitions: partitions(),
                 },
                 TopicMetadata {
@@ -203,6 +218,7 @@ pub(crate) fn replies() -> Vec<Reply> {
             base_offset: Offset(1_000_000),
             append_time_us: 1_700_000_000_123_456,
             log_start: Offset(12),
+            durability: Durability::Fsync,
             stages: Some(StageTimes {
                 received_ns: 1_000,
                 queued_ns: 20_000,
@@ -249,6 +265,12 @@ pub(crate) fn replies() -> Vec<Reply> {
             fault: None,
             producer_id: ProducerId(4_711),
             producer_epoch: ProducerEpoch(1),
+        }),
+        Reply::AddPartitions(AddPartitionsReply { fault: None, epoch }),
+        Reply::Trim(TrimReply {
+            fault: None,
+            topic_epoch: epoch,
+            log_start: Offset(1_000_000),
         }),
     ]
 }

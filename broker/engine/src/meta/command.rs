@@ -6,8 +6,8 @@
 use ringway_wire::request::{ConfigEntry, Head};
 use ringway_wire::{DecodeError, NodeId, Reader, TopicId, Writer};
 
-/// Version of the bytes written by this build. 0 until the format is frozen.
-pub const COMMAND_VERSION: u16 = 0;
+/// Version of the bytes written by this build.
+pub const COMMAND_VERSION: u16 = 1;
 
 /// A change of the metadata, as it stands in the log. Nothing in it is left to the one who applies
 /// it: ids and times are the proposer's.
@@ -57,6 +57,13 @@ pub enum Command {
         /// How many.
         count: u32,
     },
+    /// Adds partitions to a topic.
+    AddPartitions {
+        /// Its name.
+        name: String,
+        /// Partitions that it shall have: more than it has.
+        partitions: u32,
+    },
 }
 
 impl Command {
@@ -103,6 +110,11 @@ impl Command {
             Self::ReserveProducerIds { count } => {
                 out.u16(6);
                 out.u32(*count);
+            }
+            Self::AddPartitions { name, partitions } => {
+                out.u16(7);
+                out.string(name);
+                out.u32(*partitions);
             }
         }
         out.into_bytes()
@@ -155,6 +167,10 @@ impl Command {
             6 => Self::ReserveProducerIds {
                 count: reader.u32("count")?,
             },
+            7 => Self::AddPartitions {
+                name: reader.string("name")?.to_owned(),
+                partitions: reader.u32("partitions")?,
+            },
             kind => {
                 return Err(DecodeError::Illegal {
                     field: "command kind",
@@ -177,14 +193,14 @@ mod tests {
         vec![
             (
                 Command::CreateCluster { cluster_id: 0x0102 },
-                "0000 0100 02010000000000000000000000000000",
+                "0100 0100 02010000000000000000000000000000",
             ),
             (
                 Command::RegisterBroker {
                     node: NodeId(1),
                     incarnation: 7,
                 },
-                "0000 0200 01000000 07000000000000000000000000000000",
+                "0100 0200 01000000 07000000000000000000000000000000",
             ),
             (
                 Command::CreateTopic {
@@ -195,7 +211,7 @@ mod tests {
                     config: vec![entry("codec", "none")],
                     created_us: -1,
                 },
-                "0000 0300 ab000000000000000000000000000000 0200 6162 04000000 0100 \
+                "0100 0300 ab000000000000000000000000000000 0200 6162 04000000 0100 \
                  01000000 0500 636f646563 0400 6e6f6e65 ffffffffffffffff",
             ),
             (
@@ -203,17 +219,24 @@ mod tests {
                     name: "t".to_owned(),
                     config: vec![entry("codec", "")],
                 },
-                "0000 0400 0100 74 01000000 0500 636f646563 0000",
+                "0100 0400 0100 74 01000000 0500 636f646563 0000",
             ),
             (
                 Command::DeleteTopic {
                     name: "t".to_owned(),
                 },
-                "0000 0500 0100 74",
+                "0100 0500 0100 74",
             ),
             (
                 Command::ReserveProducerIds { count: 1_000 },
-                "0000 0600 e8030000",
+                "0100 0600 e8030000",
+            ),
+            (
+                Command::AddPartitions {
+                    name: "t".to_owned(),
+                    partitions: 9,
+                },
+                "0100 0700 0100 74 09000000",
             ),
         ]
     }
@@ -249,14 +272,14 @@ mod tests {
     #[test]
     fn later_versions_and_kinds_are_refused() {
         let mut bytes = Command::ReserveProducerIds { count: 1 }.to_bytes();
-        bytes[0] = 1;
+        bytes[0] = 2;
         assert!(
             Command::from_bytes(&bytes)
                 .unwrap_err()
                 .to_string()
                 .contains("version")
         );
-        bytes[0] = 0;
+        bytes[0] = 1;
         bytes[2] = 99;
         assert!(
             Command::from_bytes(&bytes)

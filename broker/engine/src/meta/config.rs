@@ -4,34 +4,17 @@
 
 use std::time::Duration;
 
+use ringway_wire::batch::Codec;
 use ringway_wire::limits::BATCH_BYTES_MAX;
-use ringway_wire::request::ConfigEntry;
+use ringway_wire::request::{ConfigEntry, Durability, TimestampSource};
 
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::meta::units;
 
-/// When an acknowledged record is safe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// It is on stable storage.
-    #[default]
-    Fsync,
-}
-
-/// Which time a record's timestamp is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TimestampSource {
-    /// The time that its producer gave it.
-    #[default]
-    Producer,
-    /// The time of its batch's append at the leader.
-    Append,
-}
-
 /// A topic's configuration with every value in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
-    /// When an acknowledged record is safe.
+    /// Where a record is when its acknowledgement comes.
     pub durability: Durability,
     /// How long records stay at least; `None` is for ever. Default: 7 days.
     pub retention: Option<Duration>,
@@ -43,6 +26,8 @@ pub struct TopicConfig {
     pub record_bytes_max: u32,
     /// Replicas that must be in sync for `acks=all`; `None` is half the replicas plus one.
     pub min_in_sync: Option<u16>,
+    /// What producers compress with unless they were told otherwise.
+    pub codec: Codec,
     /// Which time a record's timestamp is.
     pub timestamp: TimestampSource,
 }
@@ -56,6 +41,7 @@ impl Default for TopicConfig {
             segment_bytes: 256 << 20,
             record_bytes_max: 4 << 20,
             min_in_sync: None,
+            codec: Codec::None,
             timestamp: TimestampSource::Producer,
         }
     }
@@ -192,11 +178,8 @@ impl TopicConfig {
         let default = Self::default();
         match (key, text) {
             ("durability", "" | "fsync") => self.durability = Durability::Fsync,
-            ("durability", "memory") => {
-                let problem = "memory is not in this version: it knows fsync only";
-                return Err(value_error(key, problem));
-            }
-            ("durability", _) => return Err(one_of(key, text, "fsync")),
+            ("durability", "memory") => self.durability = Durability::Memory,
+            ("durability", _) => return Err(one_of(key, text, "fsync or memory")),
             ("retention_ms", "") => self.retention = default.retention,
             ("retention_ms", UNLIMITED) => self.retention = None,
             ("retention_ms", _) => {
@@ -231,12 +214,10 @@ impl TopicConfig {
                 let count = in_range(key, count, 1, u16::MAX.into())?;
                 self.min_in_sync = u16::try_from(count).ok();
             }
-            ("codec", "" | "none") => {}
-            ("codec", "lz4" | "zstd" | "snappy" | "gzip") => {
-                let problem = format!("{text} is not in this version: it knows none only");
-                return Err(value_error(key, problem));
-            }
-            ("codec", _) => return Err(one_of(key, text, "none")),
+            ("codec", "" | "none") => self.codec = Codec::None,
+            ("codec", "lz4") => self.codec = Codec::Lz4,
+            ("codec", "zstd") => self.codec = Codec::Zstd,
+            ("codec", _) => return Err(one_of(key, text, "none, lz4 or zstd")),
             ("timestamp", "" | "producer") => self.timestamp = TimestampSource::Producer,
             ("timestamp", "append") => self.timestamp = TimestampSource::Append,
             ("timestamp", _) => return Err(one_of(key, text, "producer or append")),
@@ -288,6 +269,7 @@ impl TopicConfig {
                 value: match key {
                     "durability" => match self.durability {
                         Durability::Fsync => "fsync".to_owned(),
+                        Durability::Memory => "memory".to_owned(),
                     },
                     "retention_ms" => {
                         limit(self.retention.map(|time| time.as_millis().to_string()))
@@ -296,7 +278,7 @@ impl TopicConfig {
                     "segment_bytes" => self.segment_bytes.to_string(),
                     "record_bytes_max" => self.record_bytes_max.to_string(),
                     "min_in_sync" => self.min_in_sync.map_or(String::new(), |n| n.to_string()),
-                    "codec" => "none".to_owned(),
+                    "codec" => self.codec.name().to_owned(),
                     "timestamp" => match self.timestamp {
                         TimestampSource::Producer => "producer".to_owned(),
                         TimestampSource::Append => "append".to_owned(),
@@ -361,8 +343,9 @@ mod tests {
             segment_bytes: SEGMENT_BYTES_MIN,
             record_bytes_max: 1,
             min_in_sync: Some(2),
+            codec: Codec::Zstd,
             timestamp: TimestampSource::Append,
-            ..TopicConfig::default()
+            durability: Durability::Memory,
         };
         for config in [odd, TopicConfig::default()] {
             assert_eq!(
@@ -376,9 +359,8 @@ mod tests {
     fn a_refusal_names_what_was_wrong_and_what_would_be_right() {
         let unknown = error("retention.ms", "1");
         assert!(unknown.contains("did you mean retention_ms?"), "{unknown}");
-        assert!(error("durability", "memory").contains("not in this version"));
-        assert!(error("codec", "zstd").contains("not in this version"));
-        assert!(error("codec", "rar").contains("none"));
+        assert!(error("durability", "disk").contains("fsync or memory"));
+        assert!(error("codec", "rar").contains("none, lz4 or zstd"));
         assert!(error("segment_bytes", "1").contains("65536 to"));
         assert!(error("segment_bytes", "65537").contains("multiple of 4096"));
         assert!(error("retention_ms", "0").contains("or unlimited"));

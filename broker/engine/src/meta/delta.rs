@@ -26,6 +26,15 @@ pub enum Delta {
         /// All of its configuration from now on.
         config: Box<TopicConfig>,
     },
+    /// A topic has more partitions.
+    PartitionsAdded {
+        /// The topic.
+        id: TopicId,
+        /// Its epoch from now on.
+        epoch: MetadataEpoch,
+        /// The new partitions, behind those that it had.
+        partitions: Vec<Partition>,
+    },
     /// A topic is gone, and its records have to go.
     TopicDeleted {
         /// The topic.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use ringway_wire::limits::{FRAME_HEAD_BYTES_MAX, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 use ringway_wire::request::{
     BrokerMetadata, DescribeTopicReply, DescribeTopicRequest, HelloReply, HelloRequest,
-    MetadataReply, MetadataRequest, PartitionMetadata, TopicMetadata,
+    MetadataReply, MetadataRequest, PartitionMetadata, PartitionState, TopicMetadata,
 };
 use ringway_wire::{ErrorCode, Fault, NodeId, PartitionIndex, ShardId, TopicId, TopicPartition};
 
@@ -74,6 +74,15 @@ impl Image {
                 let topic = self.topics.get_mut(id).expect(known);
                 topic.epoch = *epoch;
                 topic.config = config.as_ref().clone();
+            }
+            Delta::PartitionsAdded {
+                id,
+                epoch,
+                partitions,
+            } => {
+                let topic = self.topics.get_mut(id).expect(known);
+                topic.epoch = *epoch;
+                topic.partitions.extend(partitions);
             }
             Delta::TopicDeleted { id } => {
                 let topic = self.topics.remove(id).expect(known);
@@ -211,7 +220,7 @@ impl Image {
         let fault = all_fit.is_none().then(|| {
             topics.clear();
             Fault::new(
-                ErrorCode::MalformedRequest,
+                ErrorCode::ReplyTooLarge,
                 "the answer would be larger than a reply can be: ask for fewer topics at a time",
             )
         });
@@ -244,6 +253,8 @@ impl Image {
             name: topic.name.clone(),
             topic: topic.id,
             epoch: topic.epoch,
+            codec: topic.config.codec,
+            timestamp: topic.config.timestamp,
             partitions: self.partitions_metadata(topic),
         }
     }
@@ -257,6 +268,7 @@ impl Image {
                 // Only the leader itself knows its shards; clients ask it.
                 shard: self.owner(topic.at(index)).unwrap_or_default(),
                 leader_epoch: partition.leader_epoch,
+                state: PartitionState::Active,
             })
             .collect()
     }
@@ -321,7 +333,7 @@ fn reply_bytes(topic: &TopicMetadata) -> usize {
         .fault
         .as_ref()
         .map_or(0, |fault| 2 + fault.message.len());
-    let fixed = 2 + 2 + 16 + 8 + 4;
+    let fixed = 2 + 2 + 16 + 8 + 2 + 4;
     fault + fixed + topic.name.len() + topic.partitions.len() * METADATA_PARTITION_BYTES
 }
 

@@ -16,7 +16,7 @@ mod image;
 mod route;
 
 pub use command::{COMMAND_VERSION, Command};
-pub use config::{ConfigError, Durability, TimestampSource, TopicConfig};
+pub use config::{ConfigError, TopicConfig};
 pub use delta::Delta;
 pub use image::{Addresses, Image};
 pub use route::{Route, route, shard_of};

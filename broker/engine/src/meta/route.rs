@@ -3,7 +3,7 @@
 
 use ringway_wire::request::{
     FetchReply, FetchRequest, ListOffsetsReply, ListOffsetsRequest, ProduceReply, ProduceRequest,
-    Reply, Request,
+    Reply, Request, TrimReply, TrimRequest,
 };
 use ringway_wire::{Fault, MetadataEpoch, ShardId, TopicId, TopicPartition};
 
@@ -49,6 +49,7 @@ pub fn route(image: &Image, here: ShardId, request: &Request) -> Route {
         Request::Hello(_) | Request::Metadata(_) | Request::DescribeTopic(_) => return Route::Here,
         Request::CreateTopic(_)
         | Request::AlterTopic(_)
+        | Request::AddPartitions(_)
         | Request::DeleteTopic(_)
         | Request::InitProducer(_) => return Route::Controller,
         Request::Produce(ProduceRequest {
@@ -58,6 +59,9 @@ pub fn route(image: &Image, here: ShardId, request: &Request) -> Route {
             topic, partition, ..
         })
         | Request::ListOffsets(ListOffsetsRequest {
+            topic, partition, ..
+        })
+        | Request::Trim(TrimRequest {
             topic, partition, ..
         }) => TopicPartition {
             topic: *topic,
@@ -92,6 +96,11 @@ fn refused(request: &Request, fault: Option<Fault>, topic_epoch: MetadataEpoch) 
             fault,
             topic_epoch,
             ..FetchReply::default()
+        }),
+        Request::Trim(_) => Reply::Trim(TrimReply {
+            fault,
+            topic_epoch,
+            ..TrimReply::default()
         }),
         _ => Reply::ListOffsets(ListOffsetsReply {
             fault,

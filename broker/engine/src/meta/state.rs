@@ -76,6 +76,9 @@ impl Metadata {
                 Ok(self.create(topic))
             }
             Command::AlterTopic { name, config } => self.alter(name, config, index),
+            Command::AddPartitions { name, partitions } => {
+                self.add_partitions(name, *partitions, index)
+            }
             Command::DeleteTopic { name } => self.delete(name),
             Command::ReserveProducerIds { count } => {
                 let first = self.producer_ids_end.max(1);
@@ -110,6 +113,9 @@ impl Metadata {
                 config.fits(factor).map_err(|e| refused(name, &e))
             }
             Command::AlterTopic { name, config } => self.altered(name, config).map(|_| ()),
+            Command::AddPartitions { name, partitions } => {
+                self.check_added(name, *partitions).map(|_| ())
+            }
             Command::DeleteTopic { name } => self.named(name).map(|_| ()),
             Command::ReserveProducerIds { count } => match count {
                 1..=PRODUCER_IDS_MAX => Ok(()),
@@ -159,8 +165,10 @@ impl Metadata {
                 shown(name)
             ));
         }
+        // A topic that is there already needs room for the new ones only.
+        let present = self.named(name).map_or(0, |topic| topic.partitions.len());
         let left = PARTITIONS_MAX.saturating_sub(self.partitions);
-        if partitions as usize > left {
+        if partitions as usize > present + left {
             return fault(format!(
                 "topic {} can't have {partitions} partitions: the cluster has room for {left} more \
                  of {PARTITIONS_MAX}",
@@ -168,6 +176,25 @@ impl Metadata {
             ));
         }
         Ok(())
+    }
+
+    /// The topic that gets more partitions.
+    fn check_added(&self, name: &str, partitions: u32) -> Result<&Topic, Fault> {
+        let topic = self.named(name)?;
+        let present = topic.partitions.len();
+        if partitions as usize <= present {
+            return Err(Fault::new(
+                ErrorCode::InvalidPartitions,
+                format!(
+                    "topic {} has {present} partition{} already: the new number has to be larger \
+                     (partitions are never taken away)",
+                    shown(name),
+                    if present == 1 { "" } else { "s" }
+                ),
+            ));
+        }
+        self.check_partitions(name, partitions)?;
+        Ok(topic)
     }
 
     /// The number of replicas that a topic gets which asks for `wanted`.
@@ -187,11 +214,45 @@ impl Metadata {
 
     /// Spreads leaders over the brokers, from another one with every topic.
     fn place(&self, partitions: u32, index: u64) -> Vec<Partition> {
+        self.place_from(
+            (index % self.brokers.len() as u64) as usize,
+            partitions as usize,
+        )
+    }
+
+    /// Spreads leaders over the brokers, from the one at a place of their order.
+    fn place_from(&self, first: usize, partitions: usize) -> Vec<Partition> {
         let nodes: Vec<NodeId> = self.brokers.keys().copied().collect();
-        let first = (index % nodes.len() as u64) as usize;
-        (0..partitions as usize)
+        (0..partitions)
             .map(|partition| Partition::new(nodes[(first + partition) % nodes.len()]))
             .collect()
+    }
+
+    /// Goes on with the spreading where the topic's last partition is.
+    fn add_partitions(
+        &mut self,
+        name: &str,
+        partitions: u32,
+        index: u64,
+    ) -> Result<Vec<Delta>, Fault> {
+        let topic = self.check_added(name, partitions)?;
+        let (id, present) = (topic.id, topic.partitions.len());
+        let after = topic.partitions.last().map(|last| last.leader);
+        let first = self
+            .brokers
+            .keys()
+            .position(|node| Some(*node) == after)
+            .map_or(0, |place| place + 1);
+        let added = self.place_from(first, partitions as usize - present);
+        self.partitions += added.len();
+        let topic = self.topics.get_mut(&id).expect("a name stands for a topic");
+        topic.epoch = MetadataEpoch(index);
+        topic.partitions.extend(&added);
+        Ok(vec![Delta::PartitionsAdded {
+            id,
+            epoch: topic.epoch,
+            partitions: added,
+        }])
     }
 
     fn create(&mut self, topic: Topic) -> Vec<Delta> {

@@ -41,7 +41,7 @@ pub struct FoundFile {
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A produce, fetch or list-offsets request for a partition of this shard.
+    /// A produce, fetch, list-offsets or trim request for a partition of this shard.
     Request {
         /// Who waits.
         token: Token,

@@ -11,8 +11,10 @@ use crate::limits::{BLOCK_BYTES, FETCH_BYTES_MAX, READ_BYTES, WAITERS_MAX};
 use crate::shard::delete::shutdown_fault;
 use crate::shard::event::{Effect, Token};
 use crate::shard::partition::{Partition, Waiter};
+use crate::shard::seek::{Then, TimeSearch};
 use crate::shard::tail::Wanted;
 use crate::shard::timers::TimerId;
+use crate::shard::trim::trim_fault;
 use crate::shard::{Shard, Timer};
 use crate::time::Now;
 
@@ -21,10 +23,10 @@ use crate::time::Now;
 pub(super) enum Want {
     /// Batches from an offset on.
     Batches(FetchRequest),
-    /// The first batch appended at or after a time, in microseconds since 1970.
-    Since(i64),
+    /// The first batch appended at or after a time.
+    Since(TimeSearch),
     /// When a segment began, on the way to such a batch.
-    Beginning(i64),
+    Beginning(TimeSearch),
 }
 
 /// A request that needs the disk, between two reads.
@@ -228,14 +230,8 @@ impl Shard {
             }
             OffsetAt::End => self.reply_offset(index, token, high_watermark),
             OffsetAt::AppendTimeUs(time_us) => {
-                if let Some(offset) = partition.tail.first_since(time_us) {
-                    return self.reply_offset(index, token, offset.min(high_watermark));
-                }
-                let newer = partition.last_append_time_us < time_us;
-                if newer || partition.log_start == high_watermark {
-                    return self.reply_offset(index, token, high_watermark);
-                }
-                self.seek_time(index, token, time_us);
+                let then = Then::Answer;
+                self.find_time(index, token, TimeSearch { time_us, then });
             }
         }
     }
@@ -259,6 +255,9 @@ impl Shard {
         let partition = self.partitions[task.partition].as_deref();
         let reply = match task.want {
             Want::Batches(_) => fetch_fault(partition, fault, safe_offset),
+            Want::Since(search) | Want::Beginning(search) if search.then == Then::Trim => {
+                trim_fault(partition, fault)
+            }
             Want::Since(_) | Want::Beginning(_) => {
                 let reply = ListOffsetsReply {
                     fault: Some(fault),

@@ -18,6 +18,7 @@ mod space;
 mod status;
 mod tail;
 mod timers;
+mod trim;
 mod writer;
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Produce requests: from the checks at the door to the acknowledgement.
 
-use ringway_wire::request::{Acks, ProduceReply, ProduceRequest, Reply, Request, StageTimes};
+use ringway_wire::request::{
+    Acks, Durability, ProduceReply, ProduceRequest, Reply, Request, StageTimes,
+};
 use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
 
 use crate::shard::delete::shutdown_fault;
@@ -33,6 +35,7 @@ impl Shard {
             Request::Produce(produce) => self.produce(token, received_ns, produce, data, now),
             Request::Fetch(fetch) => self.fetch(token, *fetch, now),
             Request::ListOffsets(list) => self.list_offsets(token, *list, now),
+            Request::Trim(trim) => self.trim(token, *trim),
             _ => debug_assert!(false, "a driver routes other requests elsewhere"),
         }
     }
@@ -267,6 +270,7 @@ fn produce_reply(partition: &Partition, ack: &PendingAck, stages: StageTimes) ->
         base_offset: ack.base_offset,
         append_time_us: ack.append_time_us,
         log_start: partition.log_start,
+        durability: Durability::Fsync,
         stages: ack.trace.then_some(stages),
     })
 }

@@ -14,6 +14,7 @@ use crate::log::{Side, SparseIndex};
 use crate::shard::event::Note;
 use crate::shard::fetch::{FetchTask, Want, wanted};
 use crate::shard::partition::{Cursor, IndexState, Partition, State};
+use crate::shard::seek::Then;
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
 
@@ -70,7 +71,7 @@ enum Found {
         position: u64,
     },
     /// The first batch appended late enough.
-    Time(Offset),
+    Time { then: Then, offset: Offset },
     /// Nothing yet: go on at this batch with a read of so many bytes.
     Further {
         expected: Offset,
@@ -128,7 +129,7 @@ impl Shard {
         }
         let floor = |sparse: &SparseIndex, want: &Want| match want {
             Want::Batches(_) => sparse.floor(offset),
-            Want::Since(time_us) | Want::Beginning(time_us) => sparse.floor_time(*time_us),
+            Want::Since(search) | Want::Beginning(search) => sparse.floor_time(search.time_us),
         };
         let entry = match partition.index_of(base) {
             (Some(writer), _) => floor(&writer.index, &task.want),
@@ -266,8 +267,8 @@ impl Shard {
             let fault = Fault::new(ErrorCode::OffsetOutOfRange, message);
             return self.fail_task(&task, fault, safe_offset);
         }
-        if let Want::Beginning(time_us) = task.want {
-            return self.seek_time(task.partition, task.token, time_us);
+        if let Want::Beginning(search) = task.want {
+            return self.seek_time(task.partition, task.token, search);
         }
         self.place(task);
     }
@@ -293,8 +294,8 @@ impl Shard {
         let Some(segment) = readable(partition, task.base) else {
             return self.replace(task);
         };
-        if let Want::Beginning(time_us) = task.want {
-            return self.beginning_read(&task, time_us, &slice);
+        if let Want::Beginning(search) = task.want {
+            return self.beginning_read(&task, search, &slice);
         }
         match search(partition, &task, &segment, &slice) {
             Found::Batches {
@@ -310,7 +311,7 @@ impl Shard {
                 self.partition(index).expect("it exists").remember(cursor);
                 self.reply_batches(index, task.token, slices);
             }
-            Found::Time(offset) => self.reply_offset(index, task.token, offset),
+            Found::Time { then, offset } => self.time_found(index, task.token, then, offset),
             Found::Further {
                 expected,
                 position,
@@ -355,8 +356,8 @@ impl Shard {
             return self.place(task);
         }
         match task.want {
-            Want::Since(_) | Want::Beginning(_) => {
-                self.reply_offset(task.partition, task.token, high_watermark)
+            Want::Since(search) | Want::Beginning(search) => {
+                self.time_found(task.partition, task.token, search.then, high_watermark)
             }
             Want::Batches(_) => {
                 let reason = "the segment ends before it".to_owned();
@@ -499,8 +500,11 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
         };
         let size = header.batch_bytes as usize;
         match task.want {
-            Want::Since(time_us) if header.append_time_us >= time_us => {
-                return Found::Time(header.base_offset);
+            Want::Since(search) if header.append_time_us >= search.time_us => {
+                return Found::Time {
+                    then: search.then,
+                    offset: header.base_offset,
+                };
             }
             Want::Since(_) | Want::Beginning(_) => {}
             Want::Batches(request) if header.next_offset() > request.offset => {
@@ -520,7 +524,7 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
 /// Whether a task looks for this batch or one before it.
 fn wants(task: &FetchTask, header: &BatchHeader) -> bool {
     match task.want {
-        Want::Since(time_us) | Want::Beginning(time_us) => header.append_time_us >= time_us,
+        Want::Since(search) | Want::Beginning(search) => header.append_time_us >= search.time_us,
         Want::Batches(request) => header.next_offset() > request.offset,
     }
 }

@@ -11,6 +11,23 @@ use crate::shard::event::Token;
 use crate::shard::fetch::{FetchTask, Want};
 use crate::shard::partition::Partition;
 
+/// What becomes of the offset of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It is the answer.
+    Answer,
+    /// What is before it goes.
+    Trim,
+}
+
+/// A time that is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TimeSearch {
+    /// In microseconds since 1970.
+    pub(super) time_us: i64,
+    pub(super) then: Then,
+}
+
 /// Where a time is.
 enum Sought {
     /// In this segment, or at the start of the next one.
@@ -55,8 +72,31 @@ impl Partition {
 }
 
 impl Shard {
-    /// Looks for the first batch appended at or after a time in a log that isn't empty.
-    pub(super) fn seek_time(&mut self, index: usize, token: Token, time_us: i64) {
+    /// Looks for the first batch appended at or after a time.
+    pub(super) fn find_time(&mut self, index: usize, token: Token, search: TimeSearch) {
+        let partition = self.partitions[index].as_deref().expect("it exists");
+        let high_watermark = partition.high_watermark();
+        if let Some(offset) = partition.tail.first_since(search.time_us) {
+            let offset = offset.min(high_watermark);
+            return self.time_found(index, token, search.then, offset);
+        }
+        let newer = partition.last_append_time_us < search.time_us;
+        if newer || partition.log_start == high_watermark {
+            return self.time_found(index, token, search.then, high_watermark);
+        }
+        self.seek_time(index, token, search);
+    }
+
+    /// The offset of a time is known.
+    pub(super) fn time_found(&mut self, index: usize, token: Token, then: Then, offset: Offset) {
+        match then {
+            Then::Answer => self.reply_offset(index, token, offset),
+            Then::Trim => self.trim_before(index, token, offset),
+        }
+    }
+
+    /// Looks in a log that isn't empty.
+    pub(super) fn seek_time(&mut self, index: usize, token: Token, search: TimeSearch) {
         let partition = self.partitions[index].as_deref().expect("it exists");
         let high_watermark = partition.high_watermark();
         let task = |want, base, read_bytes| FetchTask {
@@ -68,20 +108,20 @@ impl Shard {
             expected: base,
             read_bytes,
         };
-        match partition.seek(time_us) {
+        match partition.seek(search.time_us) {
             Sought::In(base) if base >= high_watermark => {
-                self.reply_offset(index, token, high_watermark);
+                self.time_found(index, token, search.then, high_watermark);
             }
-            Sought::In(base) => self.place(task(Want::Since(time_us), base, READ_BYTES)),
+            Sought::In(base) => self.place(task(Want::Since(search), base, READ_BYTES)),
             Sought::Unknown(base) => {
-                let task = task(Want::Beginning(time_us), base, BLOCK_BYTES);
+                let task = task(Want::Beginning(search), base, BLOCK_BYTES);
                 self.queue_read(task);
             }
         }
     }
 
     /// The beginning of a segment was read: the search goes on.
-    pub(super) fn beginning_read(&mut self, task: &FetchTask, time_us: i64, bytes: &Slice) {
+    pub(super) fn beginning_read(&mut self, task: &FetchTask, search: TimeSearch, bytes: &Slice) {
         let index = task.partition;
         let partition = self.partitions[index].as_deref_mut().expect("it exists");
         let log_id = partition.log.log_id();
@@ -93,6 +133,6 @@ impl Shard {
             _ => i64::MIN,
         };
         partition.set_began(task.base, began_us);
-        self.seek_time(index, task.token, time_us);
+        self.seek_time(index, task.token, search);
     }
 }

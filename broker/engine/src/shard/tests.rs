@@ -8,6 +8,7 @@ mod reads;
 mod rig;
 mod seeks;
 mod starts;
+mod trims;
 
 use ringway_wire::batch::ProducerStamp;
 use ringway_wire::request::{Acks, ProduceRequest};

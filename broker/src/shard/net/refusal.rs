@@ -2,8 +2,9 @@
 
 use ringway_wire::frame::{REPLY, encode_head};
 use ringway_wire::request::{
-    CreateTopicReply, DescribeTopicReply, FetchReply, Head as _, HelloReply, InitProducerReply,
-    ListOffsetsReply, MetadataReply, ProduceReply, Reply, RequestKind, TopicReply,
+    AddPartitionsReply, CreateTopicReply, DescribeTopicReply, FetchReply, Head as _, HelloReply,
+    InitProducerReply, ListOffsetsReply, MetadataReply, ProduceReply, Reply, RequestKind,
+    TopicReply, TrimReply,
 };
 use ringway_wire::{CorrelationId, Fault};
 
@@ -29,6 +30,8 @@ pub(crate) fn refused(kind: RequestKind, fault: Fault) -> Reply {
         RequestKind::DeleteTopic => Reply::DeleteTopic(TopicReply { fault }),
         RequestKind::DescribeTopic => reply!(DescribeTopic, DescribeTopicReply),
         RequestKind::InitProducer => reply!(InitProducer, InitProducerReply),
+        RequestKind::AddPartitions => reply!(AddPartitions, AddPartitionsReply),
+        RequestKind::Trim => reply!(Trim, TrimReply),
     }
 }
 
@@ -44,6 +47,8 @@ pub(super) const fn fault_of(reply: &Reply) -> Option<&Fault> {
         Reply::AlterTopic(reply) | Reply::DeleteTopic(reply) => &reply.fault,
         Reply::DescribeTopic(reply) => &reply.fault,
         Reply::InitProducer(reply) => &reply.fault,
+        Reply::AddPartitions(reply) => &reply.fault,
+        Reply::Trim(reply) => &reply.fault,
     };
     fault.as_ref()
 }

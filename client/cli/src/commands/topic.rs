@@ -215,6 +215,7 @@ mod tests {
             leader: NodeId(1),
             shard: ShardId(index as u16),
             leader_epoch: LeaderEpoch(5),
+            ..PartitionMetadata::default()
         };
         TopicDescription {
             name: "orders".to_owned(),

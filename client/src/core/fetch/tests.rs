@@ -1,9 +1,9 @@
 //! The consumer by hand-driven time: what it fetches, hands out and refuses.
 
 use ringway_wire::batch::{
-    BatchBuilder, BatchLimits, LeaderStamp, ProducerStamp, RecordRef, stamp,
+    BatchBuilder, BatchLimits, Codec, LeaderStamp, ProducerStamp, RecordRef, stamp,
 };
-use ringway_wire::request::PartitionMetadata;
+use ringway_wire::request::{PartitionMetadata, TimestampSource};
 use ringway_wire::{ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, ShardId};
 
 use super::*;
@@ -337,12 +337,15 @@ fn a_topic_that_is_gone_stops_and_one_that_grows_is_followed() {
         name: "t".into(),
         topic,
         epoch: MetadataEpoch(2),
+        codec: Codec::None,
+        timestamp: TimestampSource::Producer,
         partitions: (0..partitions)
             .map(|index| PartitionMetadata {
                 partition: PartitionIndex(index),
                 leader: NodeId(1),
                 shard: ShardId(0),
                 leader_epoch: LeaderEpoch(1),
+                ..PartitionMetadata::default()
             })
             .collect(),
     };

@@ -5,8 +5,8 @@ mod properties;
 
 use std::collections::HashMap;
 
-use ringway_wire::batch::{BatchHeader, CheckedBatch, LeaderStamp, check_produced, stamp};
-use ringway_wire::request::PartitionMetadata;
+use ringway_wire::batch::{BatchHeader, CheckedBatch, Codec, LeaderStamp, check_produced, stamp};
+use ringway_wire::request::{PartitionMetadata, TimestampSource};
 use ringway_wire::{ErrorCode, Fault, LeaderEpoch, LogId, MetadataEpoch, NodeId, Offset, ShardId};
 
 use super::*;
@@ -36,11 +36,14 @@ fn view(topic: u128, partitions: u32) -> TopicView {
         leader: NodeId(1),
         shard: ShardId(0),
         leader_epoch: LeaderEpoch(1),
+        ..PartitionMetadata::default()
     };
     TopicView {
         name: "t".into(),
         topic: TopicId(topic),
         epoch: MetadataEpoch(1),
+        codec: Codec::None,
+        timestamp: TimestampSource::Producer,
         partitions: (0..partitions).map(partition).collect(),
     }
 }

@@ -1,8 +1,8 @@
 //! Owners, and where each kind of request goes.
 
 use ringway_wire::request::{
-    AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest, HelloRequest,
-    InitProducerRequest, MetadataRequest,
+    AddPartitionsRequest, AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest,
+    DescribeTopicRequest, HelloRequest, InitProducerRequest, MetadataRequest,
 };
 use ringway_wire::{ErrorCode, NodeId, PartitionIndex};
 
@@ -86,6 +86,11 @@ fn data_goes_to_the_owner() {
                 partition,
                 ..ListOffsetsRequest::default()
             }),
+            Request::Trim(TrimRequest {
+                topic,
+                partition,
+                ..TrimRequest::default()
+            }),
         ];
         for request in requests {
             assert_eq!(route(&image, owner, &request), Route::Here);
@@ -102,10 +107,11 @@ fn what_any_shard_knows_it_answers_and_changes_go_to_the_controller() {
         MetadataRequest::default().into(),
         DescribeTopicRequest::default().into(),
     ];
-    let controller: [Request; 4] = [
+    let controller: [Request; 5] = [
         CreateTopicRequest::default().into(),
         AlterTopicRequest::default().into(),
         DeleteTopicRequest::default().into(),
+        AddPartitionsRequest::default().into(),
         InitProducerRequest.into(),
     ];
     for shard in [ShardId(0), ShardId(1)] {
@@ -156,6 +162,11 @@ fn what_nobody_can_answer_is_refused_in_the_words_of_its_kind() {
     assert!(matches!(
         route(&image, ShardId(0), &list),
         Route::Answer(reply) if matches!(*reply, Reply::ListOffsets(_))
+    ));
+    let trim = Request::Trim(TrimRequest::default());
+    assert!(matches!(
+        route(&image, ShardId(0), &trim),
+        Route::Answer(reply) if matches!(*reply, Reply::Trim(_))
     ));
 }
 

@@ -9,8 +9,8 @@ use super::Metadata;
 use crate::meta::config::{ConfigError, TopicConfig};
 use crate::meta::topic::{Broker, Partition, PartitionEpoch, Topic};
 
-/// Version of the bytes written by this build. 0 until the format is frozen.
-pub const SNAPSHOT_VERSION: u16 = 0;
+/// Version of the bytes written by this build.
+pub const SNAPSHOT_VERSION: u16 = 1;
 
 /// Why bytes are not a snapshot that this build understands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -36,6 +36,11 @@ fn delete(name: &str) -> Command {
     Command::DeleteTopic { name }
 }
 
+fn grow(name: &str, partitions: u32) -> Command {
+    let name = name.to_owned();
+    Command::AddPartitions { name, partitions }
+}
+
 fn alter(name: &str, key: &str, value: &str) -> Command {
     Command::AlterTopic {
         name: name.to_owned(),
@@ -96,6 +101,7 @@ fn commands() -> impl Strategy<Value = Command> {
             }
         }),
         3 => (name.clone(), value).prop_map(|(name, (key, value))| alter(name, key, value)),
+        2 => (name.clone(), 0u32..7).prop_map(|(name, partitions)| grow(name, partitions)),
         2 => name.prop_map(delete),
         1 => (0u32..9).prop_map(|count| Command::ReserveProducerIds { count }),
     ]
@@ -173,7 +179,7 @@ fn snapshot_bytes_are_fixed() {
         })
         .collect();
     let golden = [
-        "0000",
+        "0100",
         "0400000000000000",
         "03000000000000000000000000000000",
         "0a00000000000000",
@@ -286,6 +292,59 @@ fn partitions_and_replicas_have_limits() {
 }
 
 #[test]
+fn a_topic_grows_and_never_shrinks() {
+    let mut state = ready();
+    let node = NodeId(2);
+    let incarnation = 5;
+    let second = Command::RegisterBroker { node, incarnation };
+    next(&mut state, &second).unwrap();
+    next(&mut state, &create(7, "t", 3)).unwrap();
+    let before = state.topics().next().unwrap().clone();
+    let deltas = next(&mut state, &grow("t", 6)).unwrap();
+    let topic = state.topics().next().unwrap().clone();
+    assert_eq!(topic.epoch, MetadataEpoch(state.applied()));
+    assert_eq!(
+        topic.partitions[..3],
+        before.partitions,
+        "the old ones stay"
+    );
+    for pair in topic.partitions.windows(2) {
+        assert_ne!(pair[0].leader, pair[1].leader, "leaders go on in turn");
+    }
+    let [
+        Delta::PartitionsAdded {
+            id,
+            epoch,
+            partitions,
+        },
+    ] = &deltas[..]
+    else {
+        panic!("{deltas:?}");
+    };
+    assert_eq!((*id, *epoch), (TopicId(7), topic.epoch));
+    assert_eq!(partitions[..], topic.partitions[3..]);
+
+    for too_few in [0, 3, 6] {
+        let refused = next(&mut state, &grow("t", too_few)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidPartitions);
+        assert!(
+            refused.message.contains("6 partitions already"),
+            "{refused}"
+        );
+    }
+    let too_many = grow("t", TOPIC_PARTITIONS_MAX + 1);
+    assert_eq!(code(&mut state, &too_many), ErrorCode::InvalidPartitions);
+    assert_eq!(code(&mut state, &grow("u", 9)), ErrorCode::UnknownTopic);
+
+    // What a topic has counts for the cluster's limit once, also while it grows.
+    next(&mut state, &grow("t", TOPIC_PARTITIONS_MAX)).unwrap();
+    next(&mut state, &create(8, "u", TOPIC_PARTITIONS_MAX - 1)).unwrap();
+    next(&mut state, &grow("u", TOPIC_PARTITIONS_MAX)).unwrap();
+    let refused = next(&mut state, &create(9, "v", 1)).unwrap_err();
+    assert!(refused.message.contains("room for 0 more"), "{refused}");
+}
+
+#[test]
 fn without_a_broker_there_is_no_place_for_a_topic() {
     let mut state = Metadata::default();
     assert_eq!(
@@ -301,7 +360,7 @@ fn configuration_is_checked_at_creation_and_change() {
     for (key, value) in [
         ("nonsense", "1"),
         ("min_in_sync", "2"),
-        ("durability", "memory"),
+        ("durability", "disk"),
     ] {
         assert_eq!(
             code(&mut state, &alter("t", key, value)),

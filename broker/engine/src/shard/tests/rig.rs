@@ -8,7 +8,7 @@ use ringway_wire::batch::{
 };
 use ringway_wire::request::{
     Acks, FetchReply, FetchRequest, ListOffsetsReply, ListOffsetsRequest, OffsetAt, ProduceRequest,
-    Reply, Request,
+    Reply, Request, TrimBefore, TrimRequest,
 };
 use ringway_wire::{
     CorrelationId, ErrorCode, LeaderEpoch, MetadataEpoch, Offset, PartitionIndex, ShardId, TopicId,
@@ -397,6 +397,25 @@ impl Rig {
             at: OffsetAt::AppendTimeUs(time_us),
         };
         self.request(request.into(), &[])
+    }
+
+    pub(super) fn trim(&mut self, before: TrimBefore) -> u32 {
+        let request = TrimRequest {
+            topic: LOG.topic,
+            partition: LOG.partition,
+            before,
+        };
+        self.request(request.into(), &[])
+    }
+
+    pub(super) fn trimmed(&self, request: u32) -> Result<Offset, ErrorCode> {
+        let Some((Reply::Trim(reply), _)) = self.replies.get(&request) else {
+            panic!("no trim reply");
+        };
+        reply
+            .fault
+            .as_ref()
+            .map_or(Ok(reply.log_start), |fault| Err(fault.code))
     }
 
     pub(super) fn answered(&self, request: u32) -> bool {
