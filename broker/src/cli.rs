@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use ringway_wire::Offset;
+
 use crate::config::{Config, ConfigError, KNOBS};
+use crate::log_tools::{DumpOptions, Selection, VerifyOptions};
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub enum Action {
     ConfigPrint(Box<Config>),
     /// Say whether the configuration is right.
     ConfigCheck(Box<Config>),
+    /// Look for damage in a data directory.
+    LogVerify(VerifyOptions),
+    /// Show what is in a data directory.
+    LogDump(DumpOptions),
 }
 
 /// What the demonstration is asked to do.
@@ -70,7 +77,36 @@ where
             Some(("check", matches)) => Ok(Action::ConfigCheck(config(matches)?)),
             _ => unreachable!("clap demands one of the two"),
         },
+        Some(("log", matches)) => Ok(log(matches)),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
+    }
+}
+
+fn log(matches: &ArgMatches) -> Action {
+    let (command, matches) = matches
+        .subcommand()
+        .expect("clap demands one of the commands");
+    let selection = Selection {
+        data_dir: matches
+            .get_one::<PathBuf>("data_dir")
+            .cloned()
+            .expect("clap demands it"),
+        topic: matches.get_one::<String>("topic").cloned(),
+        partition: matches.get_one("partition").copied(),
+    };
+    let json = matches
+        .get_one::<String>("output")
+        .is_some_and(|output| output == "json");
+    let offset = |name| matches.get_one::<u64>(name).copied().map(Offset);
+    match command {
+        "verify" => Action::LogVerify(VerifyOptions { selection, json }),
+        _ => Action::LogDump(DumpOptions {
+            selection,
+            from: offset("from").unwrap_or_default(),
+            to: offset("to").unwrap_or(Offset(u64::MAX)),
+            records: matches.get_flag("records"),
+            json,
+        }),
     }
 }
 
@@ -100,6 +136,7 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .subcommand(with_knobs(Command::new("start")).about(start))
         .subcommand(demo())
+        .subcommand(log_command())
         .subcommand(
             Command::new("config")
                 .about("Look at the configuration")
@@ -113,6 +150,89 @@ pub fn command() -> Command {
                     with_knobs(Command::new("check"))
                         .about("Say whether the configuration is right; change nothing"),
                 ),
+        )
+}
+
+fn log_command() -> Command {
+    let verify = "Check every CRC, offset, epoch and link of the logs; change nothing";
+    let dump = "Show the batches, or the records, in the logs; change nothing";
+    let offset = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("OFFSET")
+            .value_parser(value_parser!(u64))
+            .help(help)
+    };
+    Command::new("log")
+        .about("Look into a data directory that no broker runs on")
+        .after_help(EXAMPLES_LOG)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            with_selection(Command::new("verify").about(verify)).after_help(EXAMPLES_VERIFY),
+        )
+        .subcommand(
+            with_selection(Command::new("dump").about(dump))
+                .arg(offset("from", "Leave out what is before this offset"))
+                .arg(offset("to", "Stop before this offset"))
+                .arg(
+                    Arg::new("records")
+                        .long("records")
+                        .action(ArgAction::SetTrue)
+                        .help("Show the records too, not only their batches"),
+                )
+                .after_help(EXAMPLES_DUMP),
+        )
+}
+
+const EXAMPLES_LOG: &str = "Examples:
+  ringway-broker log verify /var/lib/ringway
+  ringway-broker log dump /var/lib/ringway --topic orders --partition 0 --records";
+
+const EXAMPLES_VERIFY: &str = "Examples:
+  ringway-broker log verify /var/lib/ringway
+  ringway-broker log verify /var/lib/ringway --topic orders --partition 0
+  ringway-broker log verify /var/lib/ringway --output json | jq .damage
+
+Exit status: 0 nothing is damaged, 1 something is, 2 wrong usage, 3 it can't be looked at.";
+
+const EXAMPLES_DUMP: &str = "Examples:
+  ringway-broker log dump /var/lib/ringway --topic orders --partition 0
+  ringway-broker log dump /var/lib/ringway --topic orders --from 1000 --to 1010 --records
+  ringway-broker log dump /var/lib/ringway --output json | jq 'select(.event == \"batch\")'
+
+Exit status: 0 nothing is damaged, 1 something is, 2 wrong usage, 3 it can't be looked at.";
+
+fn with_selection(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("data_dir")
+                .value_name("DATA_DIR")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("The data directory; no broker may be running on it"),
+        )
+        .arg(
+            Arg::new("topic")
+                .long("topic")
+                .value_name("TOPIC")
+                .help("Only this topic, by its name or the 32 digits of its id"),
+        )
+        .arg(
+            Arg::new("partition")
+                .long("partition")
+                .value_name("P")
+                .requires("topic")
+                .value_parser(value_parser!(u32))
+                .help("Only this partition of the topic"),
+        )
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .value_name("FORMAT")
+                .default_value("text")
+                .value_parser(["text", "json"])
+                .help("Text for people, or JSON for programs"),
         )
 }
 

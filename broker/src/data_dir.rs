@@ -253,21 +253,7 @@ impl DataDir {
     /// # Errors
     /// When a slot can't be read; one that is damaged is not an error.
     pub fn checkpoints(&self) -> Result<Vec<(ShardId, Slots)>, DataDirError> {
-        let mut shards = Vec::new();
-        for (name, _) in entries(self.layout.root())? {
-            let number = name
-                .strip_prefix("checkpoint-")
-                .and_then(|rest| rest.split_once('.'));
-            shards.extend(
-                number
-                    .and_then(|(shard, _)| shard.parse().ok())
-                    .map(ShardId),
-            );
-        }
-        shards.sort_unstable();
-        shards.dedup();
-        let read = |shard| Ok((shard, read_slots(&self.layout, shard)?));
-        shards.into_iter().map(read).collect()
+        checkpoints(&self.layout)
     }
 
     /// The segments of a partition, by base offset, with `next.log` last; none without a
@@ -278,6 +264,25 @@ impl DataDir {
     pub fn segments(&self, log: TopicPartition) -> Result<Vec<FoundFile>, DataDirError> {
         segments(&self.layout, log)
     }
+}
+
+/// See [`DataDir::checkpoints`].
+pub(crate) fn checkpoints(layout: &Layout) -> Result<Vec<(ShardId, Slots)>, DataDirError> {
+    let mut shards = Vec::new();
+    for (name, _) in entries(layout.root())? {
+        let number = name
+            .strip_prefix("checkpoint-")
+            .and_then(|rest| rest.split_once('.'));
+        shards.extend(
+            number
+                .and_then(|(shard, _)| shard.parse().ok())
+                .map(ShardId),
+        );
+    }
+    shards.sort_unstable();
+    shards.dedup();
+    let read = |shard| Ok((shard, read_slots(layout, shard)?));
+    shards.into_iter().map(read).collect()
 }
 
 /// What a shard's two checkpoint slots hold.
@@ -360,12 +365,12 @@ fn foreign(directory: &Path, name: &str) -> DataDirError {
     }
 }
 
-fn parse_topic(name: &str) -> Option<TopicId> {
+pub(crate) fn parse_topic(name: &str) -> Option<TopicId> {
     let topic: TopicId = name.parse().ok()?;
     (topic.to_string() == name).then_some(topic)
 }
 
-fn parse_segment(name: &str) -> Option<SegmentName> {
+pub(crate) fn parse_segment(name: &str) -> Option<SegmentName> {
     if name == NEXT {
         return Some(SegmentName::Next);
     }
@@ -445,6 +450,39 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Keeps brokers off a directory while somebody only looks at it, and changes nothing in it. Waits
+/// like [`DataDir::open`] for the last writes of a broker that was killed. A copy of a directory
+/// need not have a lock: `None`.
+///
+/// # Errors
+/// [`DataDirError`] says who has it or what is wrong with it.
+pub(crate) fn look(
+    root: &Path,
+    wait_max: Duration,
+    mut progress: impl FnMut(&str, Duration),
+) -> Result<Option<File>, DataDirError> {
+    if !root.join(FORMAT).exists() {
+        return Err(DataDirError::Foreign {
+            path: root.to_owned(),
+            what: format!("no file {FORMAT}"),
+        });
+    }
+    check_format(root)?;
+    let path = root.join(LOCK);
+    let mut lock = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(failed("opening", &path))?,
+    };
+    wait_for_lock(
+        root,
+        &mut lock,
+        File::try_lock_shared,
+        wait_max,
+        &mut progress,
+    )?;
+    Ok(Some(lock))
+}
+
 fn take_lock(
     root: &Path,
     wait_max: Duration,
@@ -454,15 +492,28 @@ fn take_lock(
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let mut lock = options.open(&path).map_err(failed("opening", &path))?;
+    wait_for_lock(root, &mut lock, File::try_lock, wait_max, progress)?;
+    write_holder(&mut lock).map_err(failed("writing", &path))?;
+    Ok(lock)
+}
+
+fn wait_for_lock(
+    root: &Path,
+    lock: &mut File,
+    attempt: fn(&File) -> Result<(), TryLockError>,
+    wait_max: Duration,
+    progress: &mut impl FnMut(&str, Duration),
+) -> Result<(), DataDirError> {
+    let path = root.join(LOCK);
     let start = Instant::now();
     let mut told = 0;
     loop {
-        match lock.try_lock() {
-            Ok(()) => break,
+        match attempt(lock) {
+            Ok(()) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(failed("locking", &path)(error)),
             Err(TryLockError::WouldBlock) => {}
         }
-        let holder = holder_of(&mut lock);
+        let holder = holder_of(lock);
         let waited = start.elapsed();
         // The kernel lets go of a lock a little after the rings that held it were closed.
         let leaving =
@@ -486,8 +537,6 @@ fn take_lock(
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    write_holder(&mut lock).map_err(failed("writing", &path))?;
-    Ok(lock)
 }
 
 fn write_holder(lock: &mut File) -> io::Result<()> {

@@ -21,6 +21,9 @@ mod controller;
 mod launch;
 
 pub mod broker;
+
+pub mod log_tools;
+
 pub mod cli;
 pub mod logging;
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringway_broker::broker::StopHandle;
 use ringway_broker::cli::{self, Action, UsageError};
+use ringway_broker::log_tools::{self, LogToolError};
 use ringway_broker::{Broker, Config, Ready, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,6 +30,14 @@ fn main() -> ExitCode {
             }
             print("the configuration is right\n")
         }
+        Ok(Action::LogVerify(options)) => {
+            let verified = log_tools::verify(&options, &mut io::stdout().lock());
+            looked(verified.map(|verified| verified.whole))
+        }
+        Ok(Action::LogDump(options)) => {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            looked(log_tools::dump(&options, &mut out))
+        }
         Err(UsageError::Clap(error)) => {
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
@@ -36,6 +45,25 @@ fn main() -> ExitCode {
         Err(UsageError::Config(error)) => {
             eprintln!("error: {error}");
             ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The status of having looked for damage.
+fn looked(whole: Result<bool, LogToolError>) -> ExitCode {
+    match whole {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        // Whoever closed the pipe has seen enough.
+        Err(LogToolError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(match error {
+                LogToolError::UnknownTopic { .. } | LogToolError::UnknownPartition { .. } => USAGE,
+                _ => ENVIRONMENT,
+            })
         }
     }
 }

@@ -34,7 +34,7 @@ use outbox::Outbox;
 use requests::Requests;
 
 pub(crate) use meta_log::SingleNode;
-pub(crate) use store::{DiskFiles, OpenError, Store};
+pub(crate) use store::{DiskFiles, OpenError, Store, look as look_at_metadata};
 
 /// The node of a cluster of one.
 pub(crate) const SINGLE_NODE: NodeId = NodeId(1);

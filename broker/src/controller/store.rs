@@ -15,12 +15,14 @@ mod format;
 mod recovery;
 
 use std::io;
+use std::path::Path;
 
 use ringway_engine::meta::{Command, Metadata};
 
 pub(crate) use files::{DiskFiles, Files};
 pub(crate) use recovery::{Cut, OpenError};
 
+use files::Untouched;
 use format::{LOG_HEADER_BYTES, LogHeader, Record, SnapshotHeader};
 
 /// Bytes of log after which a snapshot takes its place. A start reads no more than about so much.
@@ -201,6 +203,16 @@ impl<F: Files> Store<F> {
     fn snapshot_after(&mut self, bytes: u64) {
         self.snapshot_at = bytes;
     }
+}
+
+/// What a start would find in a metadata directory, without changing anything in it.
+///
+/// # Errors
+/// As [`Store::open`].
+pub(crate) fn look(directory: &Path) -> Result<(Metadata, Option<Cut>), OpenError> {
+    let files = Untouched(DiskFiles::already_in(directory));
+    let (_, metadata, cut) = Store::open(files)?;
+    Ok((metadata, cut))
 }
 
 /// Writes a file under a temporary name, makes it durable, then gives it its name.

@@ -59,6 +59,14 @@ impl DiskFiles {
         })
     }
 
+    /// The files of a directory that is there already.
+    pub(super) fn already_in(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            open: HashMap::new(),
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -118,5 +126,47 @@ impl Files for DiskFiles {
 
     fn sync_directory(&mut self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
+    }
+}
+
+/// Files that are looked at and stay as they are, whatever is asked for.
+#[derive(Debug)]
+pub(super) struct Untouched<F>(pub(super) F);
+
+impl<F: Files> Files for Untouched<F> {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.0.read(name)
+    }
+
+    fn create(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&mut self, _: &str, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_len(&mut self, _: &str, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&mut self, _: &str, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_directory(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
