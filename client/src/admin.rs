@@ -3,7 +3,7 @@
 use ringway_wire::request::{
     AlterTopicRequest, BrokerMetadata, ConfigEntry, CreateTopicRequest, DeleteTopicRequest,
     DescribeTopicRequest, ListOffsetsRequest, MetadataReply, MetadataRequest, OffsetAt,
-    PartitionMetadata, Reply,
+    PartitionMetadata, Reply, Request,
 };
 use ringway_wire::{LeaderEpoch, MetadataEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 
@@ -276,24 +276,47 @@ impl Admin {
         partition: PartitionIndex,
         at: OffsetAt,
     ) -> Result<PartitionOffsets, RequestError> {
-        let what = || format!("offsets of {topic}/{partition}");
-        let make = |to: TopicPartition| {
-            ListOffsetsRequest {
-                topic: to.topic,
-                partition: to.partition,
-                at,
-            }
-            .into()
+        let call = ListOffsets {
+            topic,
+            partition,
+            at,
         };
-        let reply = self
-            .client
-            .shared()
-            .request_leader(what, topic, partition, make)
+        let shared = self.client.shared();
+        let make = |to| call.request(to);
+        let reply = shared
+            .request_leader(|| call.what(), topic, partition, make)
             .await?;
+        call.read(reply)
+    }
+}
+
+/// Looks up an offset and the ends of a partition, at its leader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListOffsets<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: PartitionIndex,
+    pub(crate) at: OffsetAt,
+}
+
+impl ListOffsets<'_> {
+    pub(crate) fn what(&self) -> String {
+        format!("offsets of {}/{}", self.topic, self.partition)
+    }
+
+    pub(crate) fn request(&self, to: TopicPartition) -> Request {
+        ListOffsetsRequest {
+            topic: to.topic,
+            partition: to.partition,
+            at: self.at,
+        }
+        .into()
+    }
+
+    pub(crate) fn read(&self, reply: Reply) -> Result<PartitionOffsets, RequestError> {
         let Reply::ListOffsets(reply) = reply else {
             unreachable!("replies are of their kind")
         };
-        refused(what, reply.fault.as_ref(), Some(topic))?;
+        refused(|| self.what(), reply.fault.as_ref(), Some(self.topic))?;
         Ok(PartitionOffsets {
             offset: reply.offset,
             log_start: reply.log_start,

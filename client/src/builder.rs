@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use ringway_wire::Offset;
 use ringway_wire::batch::BatchLimits;
 use ringway_wire::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
-use ringway_wire::request::Acks;
+use ringway_wire::request::{Acks, OffsetAt};
 
 use crate::core::delivery::{BatchReport, OnBatch};
 use crate::core::fetch::Settings as FetchSettings;
@@ -213,6 +214,18 @@ pub enum StartAt {
     /// At the first record appended at or after this time, in microseconds since 1970; at the end
     /// if there is none.
     TimeUs(i64),
+}
+
+impl StartAt {
+    /// The offset, or where it has to be looked up.
+    pub(crate) const fn known(self) -> Result<Offset, OffsetAt> {
+        match self {
+            Self::Offset(offset) => Ok(Offset(offset)),
+            Self::Start => Err(OffsetAt::Start),
+            Self::End => Err(OffsetAt::End),
+            Self::TimeUs(time_us) => Err(OffsetAt::AppendTimeUs(time_us)),
+        }
+    }
 }
 
 /// Settings of a consumer; the defaults are right for most.

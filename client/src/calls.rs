@@ -1,9 +1,13 @@
 //! Questions that want one reply, and how it is read: the same for every face.
 
+use std::time::{Duration, Instant};
+
 use ringway_wire::limits::FRAME_HEAD_BYTES_MAX;
 use ringway_wire::request::{InitProducerRequest, MetadataReply, MetadataRequest, Reply, Request};
 use ringway_wire::{ErrorCode, Fault};
 
+use crate::core::backoff::Backoff;
+use crate::core::faults::passes;
 use crate::core::inquiry::Repeat;
 use crate::core::producer::Identity;
 use crate::error::{ConnectionLost, RequestError};
@@ -101,8 +105,77 @@ pub(crate) fn refused(
     }
 }
 
+/// Whether a topic that was asked for is in the reply and can be used.
+pub(crate) fn usable(reply: &MetadataReply, name: &str) -> Result<(), RequestError> {
+    let what = || format!("metadata of {name}");
+    match reply.topics.iter().find(|topic| topic.name == name) {
+        Some(topic) => refused(what, topic.fault.as_ref(), Some(name)),
+        None => Err(unmentioned(name)),
+    }
+}
+
+/// The error for a reply that doesn't say what is to be known of a topic.
+pub(crate) fn unmentioned(name: &str) -> RequestError {
+    RequestError::Malformed {
+        what: format!("metadata of {name}"),
+        why: "the topic is not in it".to_owned(),
+    }
+}
+
+/// A question to the leader of a partition: asked again, with pauses, while leaders change.
+#[derive(Debug)]
+pub(crate) struct LeaderInquiry {
+    within: Duration,
+    deadline: Instant,
+    backoff: Backoff,
+}
+
+/// What an answer of a leader, or of who was taken for it, comes to.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The reply; it may say why not.
+    Done(Reply),
+    /// Refresh the metadata and ask again then.
+    Again(Instant),
+}
+
+impl LeaderInquiry {
+    /// A question that is asked for so long.
+    pub(crate) fn new(now: Instant, within: Duration) -> Self {
+        Self {
+            within,
+            deadline: now + within,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// What an answer comes to.
+    pub(crate) fn judge(
+        &mut self,
+        what: impl Fn() -> String,
+        answer: Result<Reply, ConnectionLost>,
+        now: Instant,
+        random: u64,
+    ) -> Result<Verdict, RequestError> {
+        let again = now + self.backoff.next(random);
+        let late = again >= self.deadline;
+        match answer {
+            Ok(reply) => match fault_of(&reply) {
+                Some(fault) if !late && passes(fault.code) => Ok(Verdict::Again(again)),
+                _ => Ok(Verdict::Done(reply)),
+            },
+            Err(lost) if late || lost.refused.is_some() => Err(RequestError::Unreachable {
+                what: what(),
+                within: self.within,
+                lost,
+            }),
+            Err(_) => Ok(Verdict::Again(again)),
+        }
+    }
+}
+
 /// What a reply about one partition, asked of its leader, was refused with.
-pub(crate) fn fault_of(reply: &Reply) -> Option<&Fault> {
+fn fault_of(reply: &Reply) -> Option<&Fault> {
     match reply {
         Reply::ListOffsets(reply) => reply.fault.as_ref(),
         Reply::Trim(reply) => reply.fault.as_ref(),

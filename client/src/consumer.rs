@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ringway_wire::batch::BatchBytes;
-use ringway_wire::request::{FetchRequest, OffsetAt, Reply};
+use ringway_wire::request::{FetchRequest, Reply};
 use ringway_wire::{Offset, PartitionIndex, TopicPartition};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -92,25 +92,12 @@ impl Consumer {
         };
         let mut starts = Vec::with_capacity(chosen.len());
         for &partition in chosen {
-            let count = view.partitions.len() as u32;
-            if partition.0 >= count {
-                let topic = topic.to_owned();
-                let error = RequestError::UnknownPartition {
-                    topic,
-                    partition,
-                    partitions: count,
-                };
-                return Err(error.into());
-            }
-            starts.push((partition, self.resolve(topic, partition, from).await?));
+            let at = view.at(partition)?;
+            starts.push((at, self.resolve(topic, partition, from).await?));
         }
         {
             let mut core = lock(&self.inner.core);
-            for (partition, offset) in starts {
-                let at = TopicPartition {
-                    topic: view.topic,
-                    partition,
-                };
+            for (at, offset) in starts {
                 core.assign(&view.name, at, offset);
             }
             if partitions.is_none() {
@@ -128,11 +115,9 @@ impl Consumer {
         partition: PartitionIndex,
         at: StartAt,
     ) -> Result<Offset, RequestError> {
-        let at = match at {
-            StartAt::Offset(offset) => return Ok(Offset(offset)),
-            StartAt::Start => OffsetAt::Start,
-            StartAt::End => OffsetAt::End,
-            StartAt::TimeUs(time_us) => OffsetAt::AppendTimeUs(time_us),
+        let at = match at.known() {
+            Ok(offset) => return Ok(offset),
+            Err(at) => at,
         };
         let admin = self.client.admin();
         Ok(admin.offsets(topic, partition, at).await?.offset)

@@ -1,4 +1,5 @@
-//! Ringway's native client: producers, consumers and administration, asynchronous on tokio.
+//! Ringway's native client: producers, consumers and administration, asynchronous on tokio, or
+//! synchronous for a thread that polls by itself: see [`sync`].
 //!
 //! ```no_run
 //! use ringway_client::{Client, Record, StartAt};
@@ -27,6 +28,9 @@
 //! Modules stand in the order of the layers: the core decides and knows neither socket nor clock;
 //! the rest carries out.
 
+#[cfg(not(any(feature = "async", feature = "sync")))]
+compile_error!("ringway-client needs a face: turn on the feature `async` or `sync`");
+
 pub mod limits;
 
 mod batch;
@@ -40,27 +44,42 @@ mod core;
 mod calls;
 mod machine;
 
+#[cfg(feature = "async")]
 mod connection;
+#[cfg(feature = "async")]
 mod driver;
+#[cfg(feature = "async")]
 mod pool;
+#[cfg(feature = "async")]
 mod shared;
 
 mod admin;
+#[cfg(feature = "async")]
 mod client;
+#[cfg(feature = "async")]
 mod consumer;
+#[cfg(feature = "async")]
 mod producer;
 
-pub use admin::{Admin, NewTopic, PartitionOffsets, TopicDescription, TopicSummary};
+#[cfg(feature = "sync")]
+pub mod sync;
+
+#[cfg(feature = "async")]
+pub use admin::Admin;
+pub use admin::{NewTopic, PartitionOffsets, TopicDescription, TopicSummary};
 pub use batch::{Batch, BatchRecords};
 pub use builder::{ConsumerBuilder, ProducerBuilder, StartAt, WhenFull};
+#[cfg(feature = "async")]
 pub use client::Client;
 pub use config::ClientConfig;
+#[cfg(feature = "async")]
 pub use consumer::Consumer;
 pub use core::delivery::{BatchReport, Delivered, Delivery};
 pub use core::partitioner::{key_hash, key_partition};
 pub use error::{
     BuildError, ConnectError, ConnectionLost, ConsumeError, ProduceError, RequestError,
 };
+#[cfg(feature = "async")]
 pub use producer::Producer;
 pub use record::Record;
 

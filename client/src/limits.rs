@@ -35,6 +35,11 @@ pub const SHARD_CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Space offered to a read of a socket while no large frame is arriving, in bytes.
 pub const READ_BYTES_MIN: usize = 16 << 10;
 
+/// Reads of one connection in one turn of the synchronous face.
+pub const TURN_READS_MAX: usize = 16;
+/// Time after which sending a record looks at the sockets of the synchronous face, too.
+pub const LOOK_PAUSE: Duration = Duration::from_micros(50);
+
 /// Time between two tries of a shard's port that couldn't be reached; they cost the traffic nothing.
 pub const PROBE_PAUSE: Duration = Duration::from_secs(10);
 

@@ -8,14 +8,14 @@ use ringway_wire::request::{MetadataReply, MetadataRequest, Reply, Request};
 use ringway_wire::{MetadataEpoch, PartitionIndex, TopicId, TopicPartition};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 
-use crate::calls::{Call, GetMetadata, fault_of, no_leader, refused, within_limits};
+use crate::calls::{
+    Call, GetMetadata, LeaderInquiry, Verdict, no_leader, unmentioned, usable, within_limits,
+};
 use crate::config::{Address, ClientConfig};
 use crate::connection::{Connection, Options, Respond, Submission, Teller};
 use crate::core::Token;
-use crate::core::backoff::Backoff;
-use crate::core::faults::passes;
 use crate::core::inquiry::{Inquiry, Repeat, Step};
 use crate::core::metadata::{Metadata, TopicView};
 use crate::error::{ConnectError, ConnectionLost, RequestError};
@@ -128,20 +128,12 @@ impl Shared {
         if let Some(view) = self.known_topic(name) {
             return Ok(view);
         }
-        let call = GetMetadata {
-            topics: vec![name.to_owned()],
-        };
-        let what = || call.what();
-        let reply = self.call(&call).await?;
-        let fault = reply.topics.iter().find(|topic| topic.name == name);
-        let fault = fault.and_then(|topic| topic.fault.clone());
+        let topics = vec![name.to_owned()];
+        let reply = self.call(&GetMetadata { topics }).await?;
+        let usable = usable(&reply, name);
         self.learn(reply);
-        refused(what, fault.as_ref(), Some(name))?;
-        self.known_topic(name)
-            .ok_or_else(|| RequestError::Malformed {
-                what: what(),
-                why: "the topic is not in it".to_owned(),
-            })
+        usable?;
+        self.known_topic(name).ok_or_else(|| unmentioned(name))
     }
 
     /// Notes the epoch that a reply carried.
@@ -240,46 +232,21 @@ impl Shared {
         partition: PartitionIndex,
         make: impl Fn(TopicPartition) -> Request,
     ) -> Result<Reply, RequestError> {
-        let within = self.config.request_timeout;
-        let deadline = Instant::now() + within;
-        let mut backoff = Backoff::default();
+        let mut inquiry = LeaderInquiry::new(Instant::now(), self.config.request_timeout);
         loop {
             let view = self.topic(topic).await?;
-            let partitions = view.partitions.len() as u32;
-            if partition.0 >= partitions {
-                let topic = topic.to_owned();
-                return Err(RequestError::UnknownPartition {
-                    topic,
-                    partition,
-                    partitions,
-                });
-            }
-            let at = TopicPartition {
-                topic: view.topic,
-                partition,
-            };
-            let asked = match self.leader(at) {
+            let at = view.at(partition)?;
+            let answer = match self.leader(at) {
                 Some(connection) => self.ask(&connection, make(at)).await,
                 None => Err(no_leader(&what())),
             };
-            let pause = backoff.next(random());
-            let late = Instant::now() + pause >= deadline;
-            match asked {
-                Ok(reply) => match fault_of(&reply) {
-                    Some(fault) if !late && passes(fault.code) => {}
-                    _ => return Ok(reply),
-                },
-                Err(lost) if late || lost.refused.is_some() => {
-                    return Err(RequestError::Unreachable {
-                        what: what(),
-                        within,
-                        lost,
-                    });
+            match inquiry.judge(&what, answer, Instant::now(), random())? {
+                Verdict::Done(reply) => return Ok(reply),
+                Verdict::Again(at) => {
+                    self.doubt(&view.name);
+                    sleep_until(at.into()).await;
                 }
-                Err(_) => {}
             }
-            self.doubt(&view.name);
-            sleep(pause).await;
         }
     }
 

@@ -18,9 +18,8 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::config::Address;
 use crate::connection::{Closed, Connection, Ended, Options, Respond, Submission, Teller};
-use crate::core::Token;
+use crate::core::{Token, inbox};
 use crate::error::ConnectionLost;
-use crate::limits::READ_BYTES_MIN;
 
 /// Why the task ends the connection.
 #[derive(Debug)]
@@ -213,10 +212,7 @@ fn read(
     stream: &TcpStream,
     decoder: &mut FrameDecoder,
 ) -> Result<(), Stop> {
-    // Space grows with what came, not with what a header announces.
-    let most = decoder.held().max(READ_BYTES_MIN);
-    let wanted = decoder.lacking().unwrap_or(0).clamp(READ_BYTES_MIN, most);
-    match stream.try_read(decoder.spare(wanted)) {
+    match stream.try_read(inbox::space(decoder)) {
         Ok(0) => return Err(Stop::Because("the broker closed the connection".to_owned())),
         Ok(bytes) => decoder.filled(bytes),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

@@ -14,6 +14,7 @@ use ringway_wire::{
 };
 
 use crate::config::Address;
+use crate::error::RequestError;
 use crate::limits::REFRESH_PAUSE;
 
 /// A topic as last heard of.
@@ -29,6 +30,22 @@ pub(crate) struct TopicView {
     #[allow(dead_code, reason = "for the consumers that show it")]
     pub(crate) timestamp: TimestampSource,
     pub(crate) partitions: Arc<[PartitionMetadata]>,
+}
+
+impl TopicView {
+    /// A partition of the topic.
+    pub(crate) fn at(&self, partition: PartitionIndex) -> Result<TopicPartition, RequestError> {
+        let partitions = self.partitions.len() as u32;
+        if partition.0 >= partitions {
+            return Err(RequestError::UnknownPartition {
+                topic: self.name.to_string(),
+                partition,
+                partitions,
+            });
+        }
+        let topic = self.topic;
+        Ok(TopicPartition { topic, partition })
+    }
 }
 
 /// Who leads a partition.
@@ -195,6 +212,12 @@ impl Metadata {
     /// Notes that a topic's view is wrong or in doubt; true when it wasn't known yet.
     pub(crate) fn doubt(&mut self, name: &Arc<str>) -> bool {
         self.stale.insert(Arc::clone(name))
+    }
+
+    /// Whether there is anything to ask for again.
+    #[cfg(feature = "sync")]
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        !self.stale.is_empty()
     }
 
     /// The topics to ask for again, by name, and when.

@@ -7,6 +7,7 @@ pub(crate) mod delivery;
 pub(crate) mod detours;
 pub(crate) mod faults;
 pub(crate) mod fetch;
+pub(crate) mod inbox;
 pub(crate) mod inquiry;
 pub(crate) mod metadata;
 pub(crate) mod outbox;
