@@ -27,6 +27,15 @@ pub const FILL_BYTES: u64 = 8 << 20;
 pub const FILL_PENDING_BYTES_MAX: u64 = 1 << 20;
 /// Time after which something that failed for want of space is tried again, in nanoseconds.
 pub const SPACE_RETRY_NS: u64 = 1_000_000_000;
+/// Shortest and longest time between two looks at all partitions for what is too old, in
+/// nanoseconds: the wall clock, which ages go by, may be set meanwhile.
+pub const RETENTION_LOOK_NS_MIN: u64 = 1_000_000_000;
+/// See [`RETENTION_LOOK_NS_MIN`].
+pub const RETENTION_LOOK_NS_MAX: u64 = 60_000_000_000;
+/// Partitions that one turn looks at for what is too old.
+pub const RETENTION_LOOKS_PER_TURN: usize = 512;
+/// Side files that are read at the same time for the age of their segments.
+pub const AGES_LOADED_AT_ONCE: usize = 16;
 /// Indexes of sealed segments that a shard keeps in memory, at most 64 KiB each.
 pub const INDEXES_MAX: usize = 256;
 /// Bytes of a cold read.

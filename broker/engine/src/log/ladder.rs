@@ -58,6 +58,17 @@ pub fn segment_bytes(
     block_ceil(wanted.min(segment_bytes_max).max(batch_bytes))
 }
 
+/// The largest segment of a partition that is to keep so many bytes: a rung of the ladder of at
+/// most a quarter of them, because the oldest bytes go a segment at a time.
+#[must_use]
+pub fn retained_segment_bytes(retention_bytes: u64) -> u64 {
+    let mut class = SEGMENT_BYTES_MIN;
+    while class < 1 << 60 && class * SEGMENT_STEP <= retention_bytes / 4 {
+        class *= SEGMENT_STEP;
+    }
+    class
+}
+
 /// The smallest rung of the ladder that holds `bytes`: 64 KiB times a power of four.
 fn class_bytes(bytes: u64) -> u64 {
     let mut class = SEGMENT_BYTES_MIN;
@@ -189,6 +200,15 @@ mod tests {
             segment_bytes(Some(64 * KIB), pace(10), 1_000, 256 * MIB),
             64 * KIB
         );
+    }
+
+    #[test]
+    fn a_small_retention_means_small_segments() {
+        let sizes = [0, 255 * KIB, MIB, 4 * MIB, 100 * MIB, 1 << 40];
+        let segments = sizes.map(retained_segment_bytes);
+        assert_eq!(segments[..4], [64 * KIB, 64 * KIB, 256 * KIB, MIB]);
+        assert_eq!(segments[4..], [16 * MIB, 256 << 30]);
+        assert!(retained_segment_bytes(u64::MAX) <= u64::MAX / 4);
     }
 
     #[test]

@@ -167,6 +167,8 @@ impl Image {
             leader_epoch: topic.partition(at.partition)?.leader_epoch,
             segment_bytes: topic.config.segment_bytes,
             record_bytes_max: topic.config.record_bytes_max as usize,
+            retention: topic.config.retention,
+            retention_bytes: topic.config.retention_bytes,
         })
     }
 

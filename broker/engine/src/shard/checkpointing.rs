@@ -3,7 +3,7 @@
 //! A partition's entry describes a state that is durable. A partition that is being written gives
 //! its state as it is, and the entry counts once everything in it is durable.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
 use crate::device::{DeviceError, Op};
@@ -12,7 +12,7 @@ use crate::log::{Assembly, CheckpointEntry, EncodedEntry, EntryFields, SparseInd
 use crate::shard::partition::{Partition, State};
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
-use ringway_wire::{Position, TopicPartition};
+use ringway_wire::{Offset, Position, TopicPartition};
 
 /// How long a due checkpoint waits for the partitions that are being written, in nanoseconds.
 const COLLECT_NS_MAX: u64 = 200_000_000;
@@ -47,6 +47,10 @@ pub(super) struct Checkpointing {
     captured: HashMap<usize, EncodedEntry>,
     /// Partitions whose state may be another than their entry's.
     listed: VecDeque<usize>,
+    /// Partitions that are to start later than the last checkpoint says.
+    starts: BTreeSet<usize>,
+    /// Where some of them start in the checkpoint that is being made, or later.
+    saving_starts: Vec<(usize, Offset)>,
     generation: u64,
     /// Bytes appended when the last checkpoint was begun.
     append_bytes: u64,
@@ -87,7 +91,16 @@ impl Checkpointing {
             self.entry_bytes -= entry.bytes();
         }
         self.captured.remove(&index);
+        self.starts.remove(&index);
         self.changed = true;
+    }
+
+    /// From the next checkpoint on a partition is to start at an offset.
+    pub(super) fn raise_start(&mut self, index: usize, log: TopicPartition, start: Offset) {
+        self.starts.insert(index);
+        if let Some(entry) = self.entries.get_mut(&log) {
+            raise(entry, start);
+        }
     }
 
     /// A partition's state will never be durable.
@@ -117,6 +130,11 @@ impl Checkpointing {
         }
         true
     }
+}
+
+/// Where a log starts never goes back, and an entry doesn't say more than it tells of.
+fn raise(entry: &mut EncodedEntry, start: Offset) {
+    entry.raise_log_start(start.min(entry.next_offset()));
 }
 
 /// The state of a partition, all of it appended bytes counted.
@@ -162,8 +180,9 @@ impl Shard {
         };
         let captured = self.checkpointing.captured.get(&index);
         if captured.is_some_and(|entry| entry.next_offset() <= partition.durable_end)
-            && let Some(entry) = self.checkpointing.captured.remove(&index)
+            && let Some(mut entry) = self.checkpointing.captured.remove(&index)
         {
+            raise(&mut entry, partition.start_wanted);
             self.checkpointing.set(entry);
         }
     }
@@ -198,6 +217,11 @@ impl Shard {
             if !at.captured.is_empty() && now.mono_ns < until_ns {
                 return;
             }
+            let starts = at.starts.iter().filter_map(|&index| {
+                let partition = self.partitions[index].as_deref()?;
+                Some((index, at.entries.get(&partition.log)?.log_start()))
+            });
+            at.saving_starts = starts.collect();
             at.generation += 1;
             let assembly = Assembly::begin(at.generation, at.entries.len(), at.entry_bytes);
             at.stage = Stage::Assembling {
@@ -234,6 +258,7 @@ impl Shard {
                 at.timer_set = true;
                 let due_ns = now.mono_ns + self.config.checkpoint_ns;
                 self.timers.set(due_ns, Timer::Checkpoint);
+                self.set_retention_timer(now);
             }
             return false;
         }
@@ -270,11 +295,12 @@ impl Shard {
             if over || at.captured.contains_key(&index) {
                 continue;
             }
-            let Some(entry) = entry(partition) else {
+            let Some(mut entry) = entry(partition) else {
                 continue;
             };
             bytes += entry.bytes();
             if entry.next_offset() <= partition.durable_end {
+                raise(&mut entry, partition.start_wanted);
                 at.set(entry);
             } else {
                 at.captured.insert(index, entry);
@@ -297,6 +323,17 @@ impl Shard {
         if error.is_some() {
             // Recovery begins at the one before; the next turn to come tries again.
             self.checkpointing.changed = true;
+            return;
+        }
+        for (index, start) in std::mem::take(&mut self.checkpointing.saving_starts) {
+            self.start_saved(index, start);
+            let wanted = self.partitions[index].as_deref().map(|at| at.start_wanted);
+            if wanted.is_none_or(|wanted| wanted <= start) {
+                self.checkpointing.starts.remove(&index);
+            } else {
+                // The state that the entry tells of ends before that: a newer one will do.
+                self.list_for_checkpoint(index);
+            }
         }
     }
 }

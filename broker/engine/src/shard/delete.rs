@@ -34,6 +34,7 @@ impl Shard {
         }
         self.fail_acks(index, Offset(0), &fault);
         self.fail_waiters(index, &fault);
+        self.fail_trims(index, &fault);
         self.checkpointing.forget(index, log);
         self.fail_queued_reads(|task| task.partition == index, &fault);
         self.counters.partitions -= 1;
@@ -57,6 +58,14 @@ impl Shard {
         }
     }
 
+    /// Answers every trim that still waits: no more checkpoints are made.
+    pub(super) fn fail_trims_for_shutdown(&mut self) {
+        let fault = shutdown_fault();
+        for index in 0..self.partitions.len() {
+            self.fail_trims(index, &fault);
+        }
+    }
+
     /// Goes on deleting once nothing is in flight on the partition's files.
     pub(super) fn advance_delete(&mut self, index: usize) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
@@ -70,6 +79,7 @@ impl Shard {
             .drain(..)
             .map(|sealed| sealed.file)
             .collect();
+        files.extend(partition.expired.drain(..).map(|segment| segment.file));
         files.extend(partition.writers.drain(..).filter_map(|writer| writer.file));
         if let Next::Ready { file, .. } = partition.next {
             files.push(file);

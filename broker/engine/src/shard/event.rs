@@ -1,5 +1,7 @@
 //! What a shard is told and what it asks for: the whole interface between the engine and a driver.
 
+use std::time::Duration;
+
 use ringway_wire::request::{Reply, Request};
 use ringway_wire::{CorrelationId, LeaderEpoch, MetadataEpoch, Offset, TopicPartition};
 
@@ -27,6 +29,10 @@ pub struct PartitionConfig {
     pub segment_bytes: u64,
     /// Largest record, in bytes of key, value, headers and tag.
     pub record_bytes_max: usize,
+    /// How long records stay after their append at least; `None` is for ever.
+    pub retention: Option<Duration>,
+    /// Bytes of the partition's segments above which the oldest go; `None` is no limit.
+    pub retention_bytes: Option<u64>,
 }
 
 /// A file found in a partition's directory.
@@ -133,6 +139,24 @@ pub enum Note {
         scanned_bytes: u64,
         /// What recovery cut off, if anything.
         cut: Option<String>,
+    },
+    /// Records were removed from a partition's start, by retention or because somebody asked.
+    Trimmed {
+        /// The partition.
+        log: TopicPartition,
+        /// Its first offset now; durable.
+        log_start: Offset,
+        /// Segments that hold nothing any more, and are being removed.
+        segments: usize,
+    },
+    /// A segment below a partition's start couldn't be removed; the next start tries again.
+    NotRemoved {
+        /// The partition.
+        log: TopicPartition,
+        /// The segment's first offset.
+        base: Offset,
+        /// Why.
+        error: DeviceError,
     },
     /// A partition was deleted and its files are gone.
     Deleted {

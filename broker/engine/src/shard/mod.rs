@@ -12,6 +12,7 @@ mod partition;
 mod produce;
 mod read;
 mod rebuild;
+mod retention;
 mod round;
 mod seek;
 mod space;
@@ -36,9 +37,10 @@ use crate::device::{DeviceError, Done, FileId, Op, OpId};
 use crate::shard::checkpointing::Checkpointing;
 use crate::shard::fetch::FetchTask;
 use crate::shard::open::Opening;
-use crate::shard::partition::{Partition, State};
+use crate::shard::partition::{Expired, Partition, State};
 use crate::shard::read::Reads;
 use crate::shard::rebuild::Rebuilding;
+use crate::shard::retention::Retention;
 use crate::shard::round::Round;
 use crate::shard::timers::{TimerId, Timers};
 use crate::time::Now;
@@ -123,7 +125,19 @@ enum Pending {
     RecoverSync(usize),
     RecoverRemove(usize),
     RebuildSide(usize),
-    RebuildRead(usize),
+    RebuildRead {
+        partition: usize,
+        base: Offset,
+    },
+    LoadAge {
+        partition: usize,
+        base: Offset,
+    },
+    /// A segment below the log's start is being removed.
+    Expire {
+        partition: usize,
+        segment: Expired,
+    },
     Checkpoint,
     Remove(usize),
     RemovePartition(usize),
@@ -140,7 +154,15 @@ impl Pending {
             | Self::Remove(index)
             | Self::RemovePartition(index)
             | Self::RebuildSide(index)
-            | Self::RebuildRead(index)
+            | Self::RebuildRead {
+                partition: index, ..
+            }
+            | Self::LoadAge {
+                partition: index, ..
+            }
+            | Self::Expire {
+                partition: index, ..
+            }
             | Self::Fill {
                 partition: index, ..
             }
@@ -151,6 +173,16 @@ impl Pending {
                 partition: index, ..
             } => Some(*index),
             Self::Read(task) => Some(task.partition),
+            _ => None,
+        }
+    }
+
+    /// The segment that isn't removed while the operation is in flight. A writer's operations need
+    /// no such pin: a segment is sealed only after them.
+    const fn pinned(&self) -> Option<Offset> {
+        match self {
+            Self::Read(task) => Some(task.base),
+            Self::RebuildRead { base, .. } | Self::SaveSide { base, .. } => Some(*base),
             _ => None,
         }
     }
@@ -172,6 +204,8 @@ enum Timer {
     Checkpointing,
     /// The reads' budget for the next moment.
     Reads,
+    /// Look for records that are too old.
+    Retention,
 }
 
 /// Numbers of a shard that people and metrics want to see. All count up, but those that say so.
@@ -209,6 +243,10 @@ pub struct ShardCounters {
     pub overloaded: u64,
     /// Batches found damaged.
     pub damaged: u64,
+    /// Segments removed by retention or trimming.
+    pub removed_segments: u64,
+    /// Bytes of those segments.
+    pub removed_bytes: u64,
     /// Partitions open; goes up and down.
     pub partitions: u64,
     /// Fetches waiting; goes up and down.
@@ -243,6 +281,7 @@ pub struct Shard {
     round: Option<Round>,
     reads: Reads,
     rebuilding: Rebuilding,
+    retention: Retention,
     checkpointing: Checkpointing,
     timers: Timers<Timer>,
     /// Fetches that wait: the connection, the timer that ends it, the partition.
@@ -301,6 +340,7 @@ impl Shard {
             round: None,
             reads,
             rebuilding: Rebuilding::default(),
+            retention: Retention::default(),
             checkpointing: Checkpointing::default(),
             timers: Timers::default(),
             waiting: BTreeSet::new(),
@@ -398,6 +438,7 @@ impl Shard {
         self.start_round(now);
         self.start_reads(now);
         self.advance_rebuilding();
+        self.advance_retention(now);
         self.evict();
         self.advance_checkpoint(now);
         self.advance_drain(now);
@@ -418,6 +459,7 @@ impl Shard {
             // The turn itself goes on with the checkpoint.
             Timer::Checkpointing => {}
             Timer::Reads => self.reads_due(),
+            Timer::Retention => self.retention_due(),
         }
     }
 
@@ -431,9 +473,10 @@ impl Shard {
             return;
         };
         let result = done.result;
-        let owner = pending.partition();
+        let (owner, pinned) = (pending.partition(), pending.pinned());
         if let Some(partition) = owner.and_then(|index| self.partition(index)) {
             partition.in_flight -= 1;
+            partition.unpin(pinned);
         }
         match pending {
             Pending::RoundWrite(ordinal) => self.round_written(ordinal, result.err(), now),
@@ -462,13 +505,20 @@ impl Shard {
             Pending::Recover(slot) => self.recover_done(slot, result, now),
             Pending::RecoverSync(slot) => self.recover_synced(slot, result.err(), now),
             Pending::RebuildSide(index) => self.rebuild_side_loaded(index, result),
-            Pending::RebuildRead(_) => self.rebuild_read(result),
+            Pending::RebuildRead { .. } => self.rebuild_read(result),
+            Pending::LoadAge { partition, base } => self.age_loaded(partition, base, result),
+            Pending::Expire { partition, segment } => {
+                self.segment_removed(partition, segment, result.err());
+            }
             Pending::RecoverRemove(slot) => self.recover_removed(slot, result.err(), now),
             Pending::Checkpoint => self.checkpoint_saved(result.err()),
             Pending::Remove(_) => {}
             Pending::RemovePartition(index) => self.partition_removed(index),
         }
         if let Some(index) = owner {
+            if pinned.is_some() {
+                self.advance_removal(index);
+            }
             self.advance_delete(index);
         }
     }
@@ -476,6 +526,7 @@ impl Shard {
     fn submit(&mut self, op: Op, pending: Pending) {
         if let Some(partition) = pending.partition().and_then(|index| self.partition(index)) {
             partition.in_flight += 1;
+            partition.pin(pending.pinned());
         }
         let id = OpId(self.op_next);
         self.op_next += 1;
@@ -537,6 +588,7 @@ impl Shard {
                     ..config
                 };
             }
+            self.watch_retention(index);
             return;
         }
         self.opening.configure(log, config);
@@ -603,6 +655,7 @@ impl Shard {
         if self.drain == Drain::Saving && self.pending.is_empty() && self.checkpointing.is_idle() {
             self.drain = Drain::Over;
             self.fail_acks_for_shutdown();
+            self.fail_trims_for_shutdown();
             self.note(Note::Drained);
         }
     }

@@ -333,6 +333,7 @@ impl Shard {
             cut: recovered.cut.as_ref().map(ToString::to_string),
         });
         self.weigh_damage(index, &recovered);
+        self.expire(index);
         for sealed in &recovered.sealed {
             if sealed.side == SideFile::Unusable && is_indexed(sealed) {
                 self.rebuild_side(index, sealed.base);
@@ -428,11 +429,16 @@ impl Partition {
         self.last_header_crc = recovered.last_header_crc;
         self.last_append_time_us = recovered.last_append_time_us;
         self.producers = recovered.producers.clone();
+        let sides = recovered.sides.iter();
+        let ended_us: HashMap<Offset, i64> = sides
+            .map(|side| (side.base_offset, side.last_append_time_us))
+            .collect();
         let sealed = |sealed: &SealedSegment| Sealed {
             base: sealed.base,
             file: ids[&SegmentName::Base(sealed.base)],
             file_bytes: sealed.file_bytes,
             began_us: None,
+            ended_us: ended_us.get(&sealed.base).copied(),
             index: match sealed.side {
                 SideFile::Valid | SideFile::Unread if is_indexed(sealed) => IndexState::OnDisk,
                 _ => IndexState::Missing,
@@ -462,6 +468,7 @@ impl Partition {
             config,
             state: State::Ready,
             log_start,
+            start_wanted: log_start,
             log_end: log_start,
             durable_end: log_start,
             last_header_crc: 0,
@@ -469,6 +476,11 @@ impl Partition {
             epochs: Default::default(),
             producers: Default::default(),
             sealed: Vec::new(),
+            expired: VecDeque::new(),
+            removing: false,
+            pins: BTreeMap::new(),
+            aging: false,
+            trims: Vec::new(),
             writers: VecDeque::new(),
             next: Next::None,
             tail: TailCache::default(),

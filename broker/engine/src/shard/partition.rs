@@ -10,7 +10,7 @@ use ringway_wire::{ErrorCode, Fault, Offset, Position, TopicPartition};
 
 use crate::buffer::Pool;
 use crate::device::FileId;
-use crate::log::ladder::{Pace, segment_bytes};
+use crate::log::ladder::{Pace, retained_segment_bytes, segment_bytes};
 use crate::log::limits::PRODUCER_EXPIRY_US;
 use crate::log::{Epochs, Producers, SparseIndex, Verdict};
 use crate::shard::event::{PartitionConfig, Token};
@@ -62,7 +62,25 @@ pub(super) struct Sealed {
     pub(super) file_bytes: u64,
     /// Append time of its first batch, in microseconds since 1970, once known.
     pub(super) began_us: Option<i64>,
+    /// Append time of its last batch, in microseconds since 1970, once known.
+    pub(super) ended_us: Option<i64>,
     pub(super) index: IndexState,
+}
+
+/// A segment below the log's start, on its way to being removed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expired {
+    pub(super) base: Offset,
+    pub(super) file: FileId,
+    pub(super) file_bytes: u64,
+}
+
+/// A request to trim that waits until the log's start is durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingTrim {
+    pub(super) token: Token,
+    /// Where the log is to start.
+    pub(super) to: Offset,
 }
 
 /// Whether a sealed segment's index is in memory.
@@ -114,8 +132,10 @@ pub(super) struct Partition {
     pub(super) config: PartitionConfig,
     pub(super) state: State,
 
-    /// First offset that is still there.
+    /// First offset that is still there; a durable checkpoint says so, or will never say less.
     pub(super) log_start: Offset,
+    /// Where the log is to start once a checkpoint that says so is durable; at least `log_start`.
+    pub(super) start_wanted: Offset,
     /// Offset of the next record.
     pub(super) log_end: Offset,
     /// Offset up to which everything is durable.
@@ -127,6 +147,15 @@ pub(super) struct Partition {
 
     /// Sealed segments, by base offset.
     pub(super) sealed: Vec<Sealed>,
+    /// Segments below `log_start` that are not yet removed, oldest first.
+    pub(super) expired: VecDeque<Expired>,
+    /// One of them is being removed.
+    pub(super) removing: bool,
+    /// Operations in flight that keep a segment from being removed, by its base offset.
+    pub(super) pins: BTreeMap<Offset, usize>,
+    /// The append time of a sealed segment's last batch is being looked up.
+    pub(super) aging: bool,
+    pub(super) trims: Vec<PendingTrim>,
     /// Segments not yet sealed, by base offset; the last is appended to.
     pub(super) writers: VecDeque<SegmentWriter>,
     pub(super) next: Next,
@@ -189,6 +218,14 @@ impl Partition {
         match &self.state {
             State::Ready => None,
             State::Full => Some(self.full_fault()),
+            State::Failed(_) | State::Deleting => self.failed_fault(),
+        }
+    }
+
+    /// Why nothing of it can be changed, if so.
+    pub(super) fn failed_fault(&self) -> Option<Fault> {
+        match &self.state {
+            State::Ready | State::Full => None,
             State::Failed(reason) => Some(Fault::new(
                 ErrorCode::StorageFailed,
                 format!(
@@ -337,11 +374,14 @@ impl Partition {
     /// Bytes of the segment to prepare next, with room for a batch.
     pub(super) fn planned_bytes(&self, batch_bytes: usize, now: Now) -> u64 {
         let last = self.writers.back();
+        let kept = self.config.retention_bytes.map(retained_segment_bytes);
         segment_bytes(
             last.map(|last| last.bytes),
             last.map_or_else(Pace::default, |last| last.pace(now.mono_ns)),
             batch_bytes as u64,
-            self.config.segment_bytes,
+            kept.map_or(self.config.segment_bytes, |kept| {
+                kept.min(self.config.segment_bytes)
+            }),
         )
     }
 
@@ -375,6 +415,25 @@ impl Partition {
             .sealed
             .binary_search_by_key(&base, |sealed| sealed.base);
         (writer, sealed.ok().map(|at| &self.sealed[at].index))
+    }
+
+    /// An operation in flight keeps a segment from being removed.
+    pub(super) fn pin(&mut self, segment: Option<Offset>) {
+        if let Some(base) = segment {
+            *self.pins.entry(base).or_default() += 1;
+        }
+    }
+
+    /// It is over.
+    pub(super) fn unpin(&mut self, segment: Option<Offset>) {
+        if let Some(base) = segment
+            && let Some(count) = self.pins.get_mut(&base)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(&base);
+            }
+        }
     }
 
     /// Remembers where a cold reader will go on.

@@ -110,6 +110,9 @@ impl Shard {
         let partition = self.partitions[index].as_deref().expect("it exists");
         let offset = task.expected;
         let Some(base) = partition.segment_of(offset) else {
+            if offset < partition.log_start {
+                return self.replace(task);
+            }
             let message = format!("{} has no segment for offset {offset}", partition.log);
             let (fault, safe) = (
                 Fault::new(ErrorCode::DamagedBatch, message),
@@ -261,14 +264,14 @@ impl Shard {
         let partition = self.partitions[task.partition]
             .as_deref()
             .expect("it exists");
+        if let Want::Since(search) | Want::Beginning(search) = task.want {
+            return self.find_time(task.partition, task.token, search);
+        }
         if task.expected < partition.log_start {
             let message = format!("{} begins at offset {}", partition.log, partition.log_start);
             let safe_offset = partition.log_start;
             let fault = Fault::new(ErrorCode::OffsetOutOfRange, message);
             return self.fail_task(&task, fault, safe_offset);
-        }
-        if let Want::Beginning(search) = task.want {
-            return self.seek_time(task.partition, task.token, search);
         }
         self.place(task);
     }

@@ -91,7 +91,8 @@ impl Shard {
                     buffer,
                     bytes,
                 };
-                self.submit(op, Pending::RebuildRead(index));
+                let partition = index;
+                self.submit(op, Pending::RebuildRead { partition, base });
             }
             RescanStep::Finished(result) => {
                 self.end_rebuild();
@@ -144,9 +145,12 @@ impl Shard {
         match result {
             Ok(side) => {
                 let bytes = side.encode();
-                if let Some(sealed) = partition.sealed_at(base) {
-                    sealed.index = IndexState::Loaded(side.index);
-                }
+                // Retention may have taken it meanwhile.
+                let Some(sealed) = partition.sealed_at(base) else {
+                    return;
+                };
+                sealed.ended_us = Some(side.last_append_time_us);
+                sealed.index = IndexState::Loaded(side.index);
                 self.index_loaded(index, base);
                 let partition = index;
                 let pending = Pending::SaveSide { partition, base };

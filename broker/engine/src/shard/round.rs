@@ -356,6 +356,7 @@ impl Shard {
         self.set_state(index, State::Failed(reason.to_owned()));
         let fault = Fault::new(ErrorCode::StorageFailed, message);
         self.fail_acks(index, Offset(0), &fault);
+        self.fail_trims(index, &fault);
     }
 
     /// A flush failed, here or on another shard: the device may have dropped anybody's writes.

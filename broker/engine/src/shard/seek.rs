@@ -87,8 +87,10 @@ impl Shard {
         self.seek_time(index, token, search);
     }
 
-    /// The offset of a time is known.
+    /// The offset of a time is known, perhaps that of a batch whose first records are gone.
     pub(super) fn time_found(&mut self, index: usize, token: Token, then: Then, offset: Offset) {
+        let partition = self.partitions[index].as_deref().expect("it exists");
+        let offset = offset.max(partition.log_start);
         match then {
             Then::Answer => self.reply_offset(index, token, offset),
             Then::Trim => self.trim_before(index, token, offset),

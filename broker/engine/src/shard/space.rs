@@ -344,11 +344,13 @@ impl Shard {
                 file,
                 file_bytes,
                 began_us: writer.began_us,
+                ended_us: Some(seal.last_append_time_us),
                 index: match indexed {
                     true => IndexState::Loaded(writer.index),
                     false => IndexState::Missing,
                 },
             });
+            self.watch_retention(index);
             let base = writer.base;
             if indexed {
                 self.index_loaded(index, base);

@@ -5,6 +5,7 @@ mod checkpoints;
 mod deletes;
 mod failures;
 mod reads;
+mod retention;
 mod rig;
 mod seeks;
 mod starts;

@@ -1,4 +1,5 @@
 //! Trim: a partition's first offset is raised on request, to an offset or to that of a time.
+//! Answered once that is durable, so that no crash brings the records back.
 
 use ringway_wire::request::{Reply, TrimBefore, TrimReply, TrimRequest};
 use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
@@ -6,7 +7,7 @@ use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
 use crate::shard::Shard;
 use crate::shard::delete::shutdown_fault;
 use crate::shard::event::Token;
-use crate::shard::partition::Partition;
+use crate::shard::partition::{Partition, PendingTrim};
 use crate::shard::seek::{Then, TimeSearch};
 
 /// The reply to a trim that can't be done.
@@ -24,10 +25,7 @@ impl Shard {
             topic: request.topic,
             partition: request.partition,
         };
-        let index = match self.find(log) {
-            Ok(_) if self.draining() => Err(shutdown_fault()),
-            found => found,
-        };
+        let index = self.find(log).and_then(|index| self.may_trim(index));
         match (index, request.before) {
             (Err(fault), _) => self.reply(token, trim_fault(None, fault)),
             (Ok(index), TrimBefore::Offset(offset)) => self.trim_before(index, token, offset),
@@ -36,6 +34,17 @@ impl Shard {
                 self.find_time(index, token, TimeSearch { time_us, then });
             }
         }
+    }
+
+    /// Whether a later first offset can be made durable now.
+    fn may_trim(&self, index: usize) -> Result<usize, Fault> {
+        if self.draining() {
+            return Err(shutdown_fault());
+        }
+        let partition = self.partitions[index].as_deref();
+        partition
+            .and_then(Partition::failed_fault)
+            .map_or(Ok(index), Err)
     }
 
     /// What is before an offset goes.
@@ -48,21 +57,52 @@ impl Shard {
                 partition.log
             );
             let fault = Fault::new(ErrorCode::OffsetOutOfRange, message);
-            let reply = trim_fault(Some(partition), fault);
-            return self.reply(token, reply);
+            return self.refuse_trim(index, token, fault);
         }
-        let raised = offset > partition.log_start;
-        if raised {
-            partition.log_start = offset;
+        // A read of the disk may have come between the request and this.
+        if let Err(fault) = self.may_trim(index) {
+            return self.refuse_trim(index, token, fault);
         }
-        let reply = Reply::Trim(TrimReply {
-            fault: None,
-            topic_epoch: partition.config.topic_epoch,
-            log_start: partition.log_start,
-        });
-        if raised {
-            self.list_for_checkpoint(index);
+        let partition = self.partitions[index].as_deref_mut().expect("it exists");
+        partition.trims.push(PendingTrim { token, to: offset });
+        if offset <= partition.log_start {
+            return self.answer_trims(index);
         }
+        self.want_start(index, offset);
+        self.checkpointing.make_due();
+    }
+
+    fn refuse_trim(&mut self, index: usize, token: Token, fault: Fault) {
+        let partition = self.partitions[index].as_deref();
+        let reply = trim_fault(partition, fault);
         self.reply(token, reply);
+    }
+
+    /// Answers the requests whose first offset is durable.
+    pub(super) fn answer_trims(&mut self, index: usize) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        let log_start = partition.log_start;
+        let topic_epoch = partition.config.topic_epoch;
+        let over = partition.trims.extract_if(.., |trim| trim.to <= log_start);
+        for trim in over.collect::<Vec<_>>() {
+            let reply = TrimReply {
+                fault: None,
+                topic_epoch,
+                log_start,
+            };
+            self.reply(trim.token, Reply::Trim(reply));
+        }
+    }
+
+    /// Answers every request that waits with a fault: which offset will be the first is not known.
+    pub(super) fn fail_trims(&mut self, index: usize, fault: &Fault) {
+        let Some(partition) = self.partitions[index].as_deref_mut() else {
+            return;
+        };
+        for trim in std::mem::take(&mut partition.trims) {
+            self.refuse_trim(index, trim.token, fault.clone());
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The answers that any shard gives, and their size.
 
+use std::time::Duration;
+
 use ringway_wire::LeaderEpoch;
 use ringway_wire::request::Head;
 
@@ -163,4 +165,6 @@ fn an_owner_learns_what_it_has_to_follow() {
     let config = image.partition_config(mine[0]).unwrap();
     assert_eq!(config.leader_epoch, LeaderEpoch(1));
     assert_eq!(config.segment_bytes, 256 << 20);
+    assert_eq!(config.retention, Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!(config.retention_bytes, None);
 }

@@ -2,6 +2,7 @@
 //! again on what the disk holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use ringway_wire::batch::{
     BatchBuilder, BatchBytes, BatchLimits, CheckedBatch, ProducerStamp, RecordRef,
@@ -63,6 +64,8 @@ pub(super) struct Rig {
     /// Operations of these kinds fail.
     pub(super) failing: HashMap<&'static str, DeviceError>,
     segment_bytes: u64,
+    pub(super) retention: Option<Duration>,
+    pub(super) retention_bytes: Option<u64>,
     pub(super) leader_epoch: u32,
     tokens: u32,
 }
@@ -118,6 +121,8 @@ impl Rig {
             hold_kinds: Vec::new(),
             failing: HashMap::new(),
             segment_bytes,
+            retention: None,
+            retention_bytes: None,
             leader_epoch: 1,
             tokens: 0,
         }
@@ -129,6 +134,8 @@ impl Rig {
             leader_epoch: LeaderEpoch(self.leader_epoch),
             segment_bytes: self.segment_bytes,
             record_bytes_max: 8 << 20,
+            retention: self.retention,
+            retention_bytes: self.retention_bytes,
         }
     }
 
@@ -328,7 +335,13 @@ impl Rig {
                 assert!(before.is_none(), "no segment is written over");
                 self.names.insert(file, named);
             }
-            Op::Remove { file } => drop(self.files.remove(&self.names[&file])),
+            Op::Remove { file } => {
+                let (log, name) = self.names[&file];
+                self.files.remove(&(log, name));
+                if let SegmentName::Base(base) = name {
+                    self.sides.remove(&(log, base));
+                }
+            }
             Op::RemovePartition { log } => self.files.retain(|(of, _), _| *of != log),
             Op::SaveSide { log, base, bytes } => drop(self.sides.insert((log, base), bytes)),
             Op::LoadSide { log, base } => {
