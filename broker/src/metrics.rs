@@ -214,6 +214,16 @@ shard_metrics! {
         slow_turns,
         /// Batches found damaged.
         damaged_batches,
+        /// Segments that retention or a trim has emptied, and that are removed.
+        removed_segments,
+        /// Bytes of those segments.
+        removed_bytes,
+        /// Segments prepared for records to come.
+        prepared_segments,
+        /// Of them, those that were recycled and need no zeros.
+        recycled_segments,
+        /// Bytes of zeros written into segments, so that appends change no metadata.
+        zeroed_bytes,
     }
     gauges {
         /// Open connections.

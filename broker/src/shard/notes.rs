@@ -43,6 +43,17 @@ impl Shard {
                     }
                 }
             }
+            Note::Trimmed {
+                log,
+                log_start,
+                segments,
+            } => {
+                tracing::debug!(shard, %log, start = log_start.0, segments, "begins later");
+            }
+            Note::NotRemoved { log, base, error } => tracing::warn!(
+                shard, %log, base = base.0, %error, "a segment whose records are gone couldn't be \
+                 removed; the next start tries again"
+            ),
             Note::Deleted { log } => tracing::info!(shard, %log, "deleted a partition"),
             Note::State { log, state } => tracing::warn!(shard, %log, state, "changed its state"),
             Note::Damaged {
@@ -112,6 +123,8 @@ impl Shard {
         metrics.fetched_cache_bytes.set(counters.tail_bytes);
         metrics.fetched_disk_bytes.set(counters.cold_read_bytes);
         metrics.damaged_batches.set(counters.damaged);
+        metrics.removed_segments.set(counters.removed_segments);
+        metrics.removed_bytes.set(counters.removed_bytes);
         metrics.partitions.set(counters.partitions);
         metrics.waiting_fetches.set(counters.waiting);
         metrics.produce_bytes.set(counters.pending_bytes);

@@ -209,6 +209,8 @@ impl Node {
             leader_epoch: LeaderEpoch(self.world.epoch),
             segment_bytes: self.profile.segment_bytes,
             record_bytes_max: 1 << 20,
+            retention: None,
+            retention_bytes: None,
         };
         let files = self.device.list(log);
         self.shard.apply(
@@ -431,6 +433,7 @@ impl Node {
                 );
                 self.coverage.hit("damage found");
             }
+            Note::Trimmed { .. } | Note::NotRemoved { .. } => {}
             Note::Deleted { .. } => self.coverage.hit("topic deleted"),
         }
         Ok(())
