@@ -9,6 +9,7 @@ use ringway_wire::request::{Acks, OffsetAt};
 
 use crate::core::delivery::{BatchReport, OnBatch};
 use crate::core::fetch::Settings as FetchSettings;
+use crate::core::partitioner::Partitioning;
 use crate::core::producer::Settings as ProducerSettings;
 use crate::error::BuildError;
 use crate::limits::{
@@ -41,6 +42,7 @@ pub struct ProducerBuilder<C> {
     pub(crate) when_full: WhenFull,
     idempotent: bool,
     trace: bool,
+    partitioning: Partitioning,
     pub(crate) on_batch: Option<OnBatch>,
 }
 
@@ -58,6 +60,7 @@ impl<C> ProducerBuilder<C> {
             when_full: WhenFull::Block,
             idempotent: true,
             trace: false,
+            partitioning: Partitioning::ByKey,
             on_batch: None,
         }
     }
@@ -128,6 +131,12 @@ impl<C> ProducerBuilder<C> {
         self
     }
 
+    /// How partitions are chosen for records that are sent without one; by key by default.
+    pub fn partitioning(mut self, partitioning: Partitioning) -> Self {
+        self.partitioning = partitioning;
+        self
+    }
+
     /// Has `told` called for every batch when it is acknowledged or given up, before its deliveries
     /// resolve and before a flush that waits for it returns: for those who count instead of keeping
     /// each record's [`Delivery`]. Records that `send` refuses are in no batch. `told`
@@ -194,6 +203,7 @@ impl<C> ProducerBuilder<C> {
             buffer_bytes: self.buffer_bytes,
             idempotent,
             trace: self.trace,
+            partitioning: self.partitioning.clone(),
         })
     }
 }

@@ -148,6 +148,14 @@ pub enum ProduceError {
         /// How many there are.
         partitions: u32,
     },
+    /// The partition is retired: its records can be read, and no new ones come.
+    #[error("{topic}/{partition} is retired and takes no new records: send to another")]
+    Retired {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The partition asked for.
+        partition: PartitionIndex,
+    },
     /// The record is above a limit of the batch format or of the producer's buffer.
     #[error("{topic}: {what} of {bytes} bytes is above the limit of {limit}")]
     TooLarge {

@@ -75,7 +75,8 @@ pub use config::ClientConfig;
 #[cfg(feature = "async")]
 pub use consumer::Consumer;
 pub use core::delivery::{BatchReport, Delivered, Delivery};
-pub use core::partitioner::{key_hash, key_partition};
+pub use core::mapping::{Partitions, key_hash, key_partition};
+pub use core::partitioner::{Candidate, Partitioner, Partitioning};
 pub use error::{
     BuildError, ConnectError, ConnectionLost, ConsumeError, ProduceError, RequestError,
 };

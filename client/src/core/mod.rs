@@ -9,6 +9,7 @@ pub(crate) mod faults;
 pub(crate) mod fetch;
 pub(crate) mod inbox;
 pub(crate) mod inquiry;
+pub(crate) mod mapping;
 pub(crate) mod metadata;
 pub(crate) mod outbox;
 pub(crate) mod partitioner;

@@ -1,33 +1,104 @@
-//! Which partition a record goes to: by its key, or, without one, batch by batch in turn.
+//! Which partition a record goes to: by its key or, without one, batch by batch in turn; or record
+//! by record in turn; or as the user's own code says.
+
+use std::fmt;
+use std::sync::Arc;
 
 use ringway_wire::PartitionIndex;
+use ringway_wire::batch::RecordRef;
 
-/// The hash of a key: 64-bit FNV-1a, then the finalizer of SplitMix64, whose low bits are as good
-/// as its high ones. Other clients that shall agree with this one compute the same:
-///
-/// | key | hash | of 4 partitions |
-/// |---|---|---|
-/// | (empty) | `0xf52a15e9a9b5e89b` | 3 |
-/// | `a` | `0x02c0bdbf481420f8` | 0 |
-/// | `ringway` | `0x76f6e3bd6cab0f12` | 2 |
-/// | `sensor-7` | `0xf009100bd14ae67c` | 0 |
-#[must_use]
-pub fn key_hash(key: &[u8]) -> u64 {
-    let mut hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
+use crate::core::mapping::Partitions;
+
+/// What a [`Partitioner`] is shown of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The topic's name.
+    pub topic: &'a str,
+    /// The key, if the record has one.
+    pub key: Option<&'a [u8]>,
+    /// The value, if the record has one.
+    pub value: Option<&'a [u8]>,
+    /// The tag, if the record has one.
+    pub tag: Option<&'a [u8]>,
+    /// The producer's time, in microseconds since 1970.
+    pub timestamp_us: i64,
 }
 
-/// The partition of a key: its hash modulo the number of partitions.
+/// Chooses a partition for every record that is sent without one. Closures are partitioners.
 ///
-/// # Panics
-/// When there is no partition.
-#[must_use]
-pub fn key_partition(key: &[u8], partitions: u32) -> PartitionIndex {
-    PartitionIndex((key_hash(key) % u64::from(partitions)) as u32)
+/// It is called where the record is sent, before the record is put into a batch, and again for the
+/// same record if that has to wait for room: it has to be quick and may not call the producer.
+pub trait Partitioner: Send + Sync {
+    /// The partition for a record. One that the topic doesn't have or that is retired (see
+    /// [`Partitions::is_active`]) makes `send` fail.
+    fn partition(&self, record: &Candidate<'_>, partitions: &Partitions) -> PartitionIndex;
+}
+
+impl<F> Partitioner for F
+where
+    F: Fn(&Candidate<'_>, &Partitions) -> PartitionIndex + Send + Sync,
+{
+    fn partition(&self, record: &Candidate<'_>, partitions: &Partitions) -> PartitionIndex {
+        self(record, partitions)
+    }
+}
+
+/// How a producer chooses partitions for records that are sent without one.
+#[derive(Clone, Default)]
+pub enum Partitioning {
+    /// Records of one key go to the partition that [`Partitions::of_key`] says; those without a
+    /// key go batch by batch where the fewest records have gone, so that batches fill.
+    #[default]
+    ByKey,
+    /// Each record goes to the next partition in turn, whatever its key.
+    RoundRobin,
+    /// A partitioner of the user's own decides.
+    Own(Arc<dyn Partitioner>),
+}
+
+impl Partitioning {
+    /// A partitioner of the user's own: often a closure.
+    ///
+    /// ```
+    /// use ringway_client::{Candidate, Partitioning, Partitions};
+    ///
+    /// // The most urgent records have partition 0 for themselves.
+    /// let by_tag = Partitioning::own(|record: &Candidate<'_>, partitions: &Partitions| {
+    ///     match record.tag {
+    ///         Some(b"urgent") => partitions.active_at(0),
+    ///         _ => partitions.of_key(record.key.unwrap_or_default()),
+    ///     }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn own(partitioner: impl Partitioner + 'static) -> Self {
+        Self::Own(Arc::new(partitioner))
+    }
+
+    pub(crate) const fn is_by_key(&self) -> bool {
+        matches!(self, Self::ByKey)
+    }
+}
+
+impl fmt::Debug for Partitioning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ByKey => "ByKey",
+            Self::RoundRobin => "RoundRobin",
+            Self::Own(_) => "Own",
+        })
+    }
+}
+
+/// What is asked for a record.
+pub(crate) fn candidate<'a>(topic: &'a str, record: &RecordRef<'a>) -> Candidate<'a> {
+    Candidate {
+        topic,
+        key: record.key,
+        value: record.value,
+        tag: record.tag,
+        timestamp_us: record.timestamp_us,
+    }
 }
 
 /// Spreads records without a key: all of a batch stick together, the next batch goes to the
@@ -44,11 +115,11 @@ pub(crate) struct Sticky {
 
 impl Sticky {
     /// Starts at a partition that `start` decides, so that many producers don't begin at the same.
-    pub(crate) fn new(start: u64, partitions: u32) -> Self {
+    pub(crate) fn new(start: u64, partitions: &Partitions) -> Self {
         Self {
-            partition: (start % u64::from(partitions)) as u32,
+            partition: partitions.active_at(start).0,
             batch: None,
-            records: vec![0; partitions as usize],
+            records: vec![0; partitions.count() as usize],
         }
     }
 
@@ -59,24 +130,27 @@ impl Sticky {
 
     /// The partition for a record, when `open` is the batch that takes records in the current
     /// one.
-    pub(crate) fn choose(&mut self, open: Option<u64>, partitions: u32) -> PartitionIndex {
-        if self.records.len() != partitions as usize {
+    pub(crate) fn choose(&mut self, open: Option<u64>, partitions: &Partitions) -> PartitionIndex {
+        if self.records.len() != partitions.count() as usize {
             // A new partition gets its share from now on, not what it has missed.
             let fewest = self.records.iter().copied().min().unwrap_or(0);
-            self.records.resize(partitions as usize, fewest);
+            self.records.resize(partitions.count() as usize, fewest);
         }
-        if self.batch.is_some() && self.batch != open {
+        let moves_on = self.batch.is_some() && self.batch != open;
+        if moves_on || !partitions.is_active(self.current()) {
             self.batch = None;
-            let after = |step| (self.partition + step) % partitions;
-            self.partition = (1..=partitions)
-                .map(after)
-                .min_by_key(|&partition| self.records[partition as usize])
-                .unwrap_or(0);
+            self.partition = self.fewest_after(self.partition, partitions);
         }
-        if self.partition >= partitions {
-            self.partition = 0;
-        }
-        PartitionIndex(self.partition)
+        self.current()
+    }
+
+    /// The active partition that has got the fewest records: of several, the next behind this one.
+    fn fewest_after(&self, current: u32, partitions: &Partitions) -> u32 {
+        let behind = |partition: u32| partition.wrapping_sub(current.wrapping_add(1));
+        (0..u64::from(partitions.active_count()))
+            .map(|place| partitions.active_at(place).0)
+            .min_by_key(|&partition| (self.records[partition as usize], behind(partition)))
+            .expect("one partition at least takes records")
     }
 
     /// Says which batch the record went into.
@@ -91,58 +165,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_documented() {
-        assert_eq!(key_hash(b""), 0xf52a_15e9_a9b5_e89b);
-        assert_eq!(key_hash(b"a"), 0x02c0_bdbf_4814_20f8);
-        assert_eq!(key_hash(b"ringway"), 0x76f6_e3bd_6cab_0f12);
-        assert_eq!(key_hash(b"sensor-7"), 0xf009_100b_d14a_e67c);
-        let partitions = [&b""[..], b"a", b"ringway", b"sensor-7"].map(|k| key_partition(k, 4).0);
-        assert_eq!(partitions, [3, 0, 2, 0]);
+    fn a_batch_sticks_and_the_next_goes_where_the_fewest_records_are() {
+        let three = Partitions::all(3);
+        let mut sticky = Sticky::new(5, &three);
+        assert_eq!(sticky.choose(None, &three).0, 2);
+        sticky.went_into(7);
+        assert_eq!(sticky.choose(Some(7), &three).0, 2);
+        sticky.went_into(7);
+        assert_eq!(sticky.choose(Some(8), &three).0, 0);
+        sticky.went_into(9);
+        assert_eq!(sticky.choose(None, &three).0, 1);
+        sticky.went_into(10);
+        assert_eq!(sticky.choose(None, &three).0, 0, "partition 2 has got two");
+        sticky.went_into(11);
+        let (one, two) = (Partitions::all(1), Partitions::all(2));
+        assert_eq!(sticky.choose(None, &one).0, 0, "partitions were taken away");
+        assert_eq!(sticky.choose(Some(11), &two).0, 0, "and given again");
     }
 
     #[test]
-    fn similar_keys_spread_evenly() {
-        for partitions in [2, 3, 10, 64] {
-            let mut counts = vec![0_u32; partitions as usize];
-            for number in 0..100_000 {
-                let key = format!("key-{number}");
-                counts[key_partition(key.as_bytes(), partitions).0 as usize] += 1;
-            }
-            let mean = 100_000 / partitions;
-            for count in counts {
-                assert!(
-                    count.abs_diff(mean) < mean / 5,
-                    "{count} of {mean} at {partitions}"
-                );
-            }
+    fn a_partition_that_is_retired_is_left_at_once_and_not_chosen_again() {
+        let mut sticky = Sticky::new(2, &Partitions::all(4));
+        assert_eq!(sticky.choose(None, &Partitions::all(4)).0, 2);
+        sticky.went_into(1);
+        let retired = [PartitionIndex(2), PartitionIndex(0)];
+        let rest = Partitions::without(4, &retired).unwrap();
+        for batch in 1..20 {
+            let chosen = sticky.choose(Some(batch), &rest);
+            assert!(rest.is_active(chosen), "{chosen}");
+            sticky.went_into(batch + 1);
         }
     }
 
     #[test]
-    fn a_batch_sticks_and_the_next_goes_where_the_fewest_records_are() {
-        let mut sticky = Sticky::new(5, 3);
-        assert_eq!(sticky.choose(None, 3).0, 2);
-        sticky.went_into(7);
-        assert_eq!(sticky.choose(Some(7), 3).0, 2);
-        sticky.went_into(7);
-        assert_eq!(sticky.choose(Some(8), 3).0, 0);
-        sticky.went_into(9);
-        assert_eq!(sticky.choose(None, 3).0, 1);
-        sticky.went_into(10);
-        assert_eq!(sticky.choose(None, 3).0, 0, "partition 2 has got two");
-        sticky.went_into(11);
-        assert_eq!(sticky.choose(None, 1).0, 0, "partitions were taken away");
-        assert_eq!(sticky.choose(Some(11), 2).0, 0, "and given again");
-    }
-
-    #[test]
     fn batches_of_any_size_spread_evenly() {
-        let mut sticky = Sticky::new(0, 4);
+        let four = Partitions::all(4);
+        let mut sticky = Sticky::new(0, &four);
         let mut records = [0_u64; 4];
         for batch in 0..1_000_u64 {
             let size = if batch % 4 == 3 { 1_000 } else { 1 + batch % 7 };
             for _ in 0..size {
-                records[sticky.choose(Some(batch), 4).0 as usize] += 1;
+                records[sticky.choose(Some(batch), &four).0 as usize] += 1;
                 sticky.went_into(batch);
             }
         }

@@ -17,14 +17,15 @@ use ringway_wire::{PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPart
 
 use crate::core::Token;
 use crate::core::delivery::{Delivery, OnBatch};
+use crate::core::mapping::Partitions;
 use crate::core::metadata::TopicView;
-use crate::core::partitioner::{Sticky, key_partition};
+use crate::core::partitioner::{Partitioning, Sticky, candidate};
 use crate::core::producer::lane::{Lane, Step, charge};
 use crate::core::producer::ledger::Ledger;
 use crate::error::{ConnectionLost, ProduceError};
 
 /// How a producer works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) acks: Acks,
     pub(crate) linger: Duration,
@@ -34,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) buffer_bytes: usize,
     pub(crate) idempotent: bool,
     pub(crate) trace: bool,
+    pub(crate) partitioning: Partitioning,
 }
 
 impl Settings {
@@ -136,7 +138,22 @@ struct Topic {
     topic: TopicId,
     /// The lane of each partition that was used.
     lanes: Vec<Option<u32>>,
+    partitions: Partitions,
+    /// For records without a key.
     sticky: Sticky,
+    /// For round-robin.
+    turn: u64,
+}
+
+/// How a record came to its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chosen {
+    /// It sticks to the others of its batch.
+    Sticky,
+    /// It was the partition's turn.
+    InTurn,
+    /// By its key or by somebody's choice.
+    Firmly,
 }
 
 /// All partitions that a producer sends to.
@@ -211,18 +228,13 @@ impl Producer {
             .topics
             .get_key_value(topic)
             .ok_or(PushError::TopicNotKnown)?;
-        let (name, partitions) = (Arc::clone(name), known.lanes.len() as u32);
-        let (partition, sticky) = match (partition, record.key) {
-            (Some(partition), _) if partition.0 < partitions => (partition, false),
-            (Some(partition), _) => {
-                return Err(PushError::Never(ProduceError::UnknownPartition {
-                    topic: name,
-                    partition,
-                    partitions,
-                }));
+        let name = Arc::clone(name);
+        let (partition, chosen) = match self.firmly(&name, known, partition, record)? {
+            Some(partition) => (partition, Chosen::Firmly),
+            None if self.settings.partitioning.is_by_key() => {
+                (self.sticky(&name, record), Chosen::Sticky)
             }
-            (None, Some(key)) => (key_partition(key, partitions), false),
-            (None, None) => (self.next_in_turn(&name, partitions, record), true),
+            None => (known.partitions.active_at(known.turn), Chosen::InTurn),
         };
         let index = self.lane_of(&name, partition);
         let lane = self.lanes[index as usize]
@@ -231,8 +243,10 @@ impl Producer {
         let pushed = lane
             .push(record, now, &self.settings, &mut self.ledger)
             .map_err(|full| push_error(full, topic))?;
-        if sticky && let Some(topic) = self.topics.get_mut(&name) {
-            topic.sticky.went_into(pushed.batch);
+        match (chosen, self.topics.get_mut(&name)) {
+            (Chosen::Sticky, Some(topic)) => topic.sticky.went_into(pushed.batch),
+            (Chosen::InTurn, Some(topic)) => topic.turn += 1,
+            _ => {}
         }
         let urgent = pushed.urgent && self.look_at(index);
         Ok(Taken {
@@ -241,18 +255,36 @@ impl Producer {
         })
     }
 
-    fn next_in_turn(
-        &mut self,
-        name: &str,
-        partitions: u32,
+    /// The partition that was given, or the one that follows from the record alone.
+    fn firmly(
+        &self,
+        name: &Arc<str>,
+        topic: &Topic,
+        given: Option<PartitionIndex>,
         record: &RecordRef<'_>,
-    ) -> PartitionIndex {
+    ) -> Result<Option<PartitionIndex>, PushError> {
+        let chosen = match (given, &self.settings.partitioning) {
+            (Some(given), _) => given,
+            (None, Partitioning::Own(own)) => {
+                own.partition(&candidate(name, record), &topic.partitions)
+            }
+            (None, Partitioning::RoundRobin) => return Ok(None),
+            (None, Partitioning::ByKey) => {
+                return Ok(record.key.map(|key| topic.partitions.of_key(key)));
+            }
+        };
+        check_partition(name, chosen, &topic.partitions)?;
+        Ok(Some(chosen))
+    }
+
+    /// The partition for a record that goes where the others of its batch go.
+    fn sticky(&mut self, name: &str, record: &RecordRef<'_>) -> PartitionIndex {
         let topic = self.topics.get_mut(name).expect("the topic was found");
         let current = topic.sticky.current().0 as usize;
         let lane = topic.lanes.get(current).copied().flatten();
         let lane = lane.and_then(|lane| self.lanes[lane as usize].as_ref());
         let open = lane.and_then(|lane| lane.open_batch(record, &self.settings));
-        topic.sticky.choose(open, partitions)
+        topic.sticky.choose(open, &topic.partitions)
     }
 
     /// The lane of a partition, made when it is first used.
@@ -423,7 +455,9 @@ impl Producer {
                 &ProduceError::UnknownTopic { topic: name.into() },
             );
         }
-        let Some(view) = view.filter(|view| !view.partitions.is_empty()) else {
+        // A topic in which nothing takes records is as good as none.
+        let Some(view) = view else { return };
+        let Some(active) = Partitions::of_topic(&view.partitions) else {
             return;
         };
         let partitions = view.partitions.len();
@@ -433,8 +467,11 @@ impl Producer {
             .or_insert_with(|| Topic {
                 topic: view.topic,
                 lanes: Vec::new(),
-                sticky: Sticky::new(random, partitions as u32),
+                sticky: Sticky::new(random, &active),
+                turn: random >> 1,
+                partitions: active.clone(),
             });
+        topic.partitions = active;
         let gone = topic.lanes.split_off(partitions.min(topic.lanes.len()));
         topic.lanes.resize(partitions, None);
         for (place, lane) in gone.into_iter().enumerate() {
@@ -503,6 +540,27 @@ impl Producer {
     pub(crate) const fn held_bytes(&self) -> usize {
         self.ledger.held_bytes()
     }
+}
+
+/// Refuses a partition that isn't there or takes no records.
+fn check_partition(
+    topic: &Arc<str>,
+    partition: PartitionIndex,
+    partitions: &Partitions,
+) -> Result<(), PushError> {
+    if partitions.is_active(partition) {
+        return Ok(());
+    }
+    let topic = Arc::clone(topic);
+    Err(PushError::Never(if partition.0 < partitions.count() {
+        ProduceError::Retired { topic, partition }
+    } else {
+        ProduceError::UnknownPartition {
+            topic,
+            partition,
+            partitions: partitions.count(),
+        }
+    }))
 }
 
 fn push_error(full: BatchFull, topic: &str) -> PushError {

@@ -1,6 +1,7 @@
 //! The producer by hand-driven time: a little broker that follows the sequence rules, and the
 //! orders in which answers can come.
 
+mod partitioning;
 mod properties;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ fn settings() -> Settings {
         buffer_bytes: 1 << 20,
         idempotent: true,
         trace: false,
+        partitioning: Partitioning::ByKey,
     }
 }
 
