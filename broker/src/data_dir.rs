@@ -2,7 +2,7 @@
 //! build knows.
 //!
 //! ```text
-//! FORMAT                             "ringway 0"
+//! FORMAT                             "ringway 1"
 //! lock                               held as long as anybody may still write; the holder's pid
 //! anchor                             synced once and never touched: flushing it flushes the device
 //! checkpoint-<shard>.a, .b           a shard's two checkpoint slots
@@ -26,7 +26,7 @@ use ringway_engine::shard::FoundFile;
 use ringway_wire::{Offset, PartitionIndex, ShardId, TopicId, TopicPartition};
 
 /// Version of the directory's layout and of the formats in it.
-pub const FORMAT_VERSION: u32 = 0;
+pub const FORMAT_VERSION: u32 = 1;
 /// What files being made are called until they are whole; leftovers are removed at start.
 pub(crate) const TEMPORARY: &str = "tmp";
 const FORMAT: &str = "FORMAT";
@@ -65,6 +65,16 @@ pub enum DataDirError {
              newer broker that wrote it, or name another directory with --data-dir",
             path.display())]
     Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The version in it.
+        found: u32,
+    },
+    /// It was written before the formats were frozen.
+    #[error("{} has format {found}, from before the first release, which this broker can't read: \
+             consume it with the broker that wrote it, or name another directory with --data-dir",
+            path.display())]
+    Older {
         /// The directory.
         path: PathBuf,
         /// The version in it.
@@ -397,7 +407,11 @@ fn check_format(root: &Path) -> Result<(), DataDirError> {
             path: root.to_owned(),
             found,
         }),
-        Some(_) => Ok(()),
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(found) => Err(DataDirError::Older {
+            path: root.to_owned(),
+            found,
+        }),
         None => Err(DataDirError::Foreign {
             path: root.to_owned(),
             what: format!("a file {FORMAT} that begins with {:.40?}", text),

@@ -1,7 +1,7 @@
 //! Every limit of the formats, and why they fit together.
 
-/// Version of the batch format written by this build. 0 until the format is frozen.
-pub const BATCH_VERSION: u16 = 0;
+/// Version of the batch format that this build writes and reads. Its bytes never change.
+pub const BATCH_VERSION: u16 = 1;
 /// Lowest protocol version this build speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
 /// Highest protocol version this build speaks.

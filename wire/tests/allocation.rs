@@ -5,7 +5,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use ringway_wire::DecodeError;
-use ringway_wire::batch::{BatchBytes, CheckedBatch, at, check_produced};
+use ringway_wire::batch::{
+    BatchBuilder, BatchBytes, CheckedBatch, Codec, Compressor, Inflater, at, check_produced,
+};
 use ringway_wire::request::{Reply, Request, RequestKind};
 
 #[path = "support/samples.rs"]
@@ -91,6 +93,38 @@ fn a_count_above_the_rest_is_refused_before_any_item_is_read() {
         ));
     });
     assert_eq!(largest, 0);
+}
+
+/// The space grows to the batch's uncompressed length and no further, whatever the blob is; packing
+/// and inflating the next one takes nothing more.
+#[test]
+fn inflating_takes_the_announced_length_once() {
+    let packed = samples::packed_batch(Codec::Lz4, None);
+    let stored = check_produced(&packed).unwrap();
+    let (mut inflater, mut space) = (Inflater::new(), BatchBytes::new());
+    let largest = largest_while(|| stored.inflate(&mut inflater, &mut space).unwrap());
+    assert!(
+        largest <= stored.header().inflated_bytes(),
+        "{largest} bytes"
+    );
+    let largest = largest_while(|| {
+        stored.inflate(&mut inflater, &mut space).unwrap();
+        CheckedBatch::check_inflated(&space).unwrap();
+    });
+    assert_eq!(largest, 0);
+
+    let (mut builder, mut compressor) = (BatchBuilder::new(Default::default()), Compressor::new());
+    let mut seal = || {
+        samples::repeated_records(&mut builder);
+        let sealed = builder.seal_with(Default::default(), Codec::Lz4, &mut compressor);
+        sealed.unwrap().bytes
+    };
+    seal();
+    assert_eq!(
+        largest_while(|| drop(seal())),
+        packed.len(),
+        "the batch itself"
+    );
 }
 
 #[test]

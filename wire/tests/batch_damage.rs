@@ -132,7 +132,7 @@ fn add(batch: &mut [u8], start: usize, more: i32) {
 fn lies_in_the_header_are_refused() {
     let lies: &[Lie] = &[
         ("no batch starts here", |b| b[0] ^= 1),
-        ("version 1 is unknown", |b| b[at::VERSION] = 1),
+        ("version 2 is unknown", |b| b[at::VERSION] = 2),
         ("reserved can't be 256", |b| b[at::LEADER_RESERVED + 1] = 1),
         ("reserved can't be 1", |b| b[at::RESERVED] = 1),
         ("reserved can't be 1", |b| b[at::RESERVED_LAST] = 1),

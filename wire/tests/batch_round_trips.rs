@@ -311,7 +311,7 @@ fn a_record_is_known_by_its_own_crc() {
     let body_crc = crc32c::crc32c(&sealed.bytes[48..]);
     sealed.bytes[40..44].copy_from_slice(&body_crc.to_le_bytes());
     let batch = check_produced(&sealed.bytes).unwrap();
-    let record = batch.records().next().unwrap();
+    let record = batch.uncompressed().unwrap().records().next().unwrap();
     assert!(matches!(
         record.verify(),
         Err(BatchError::Crc { part: "record", .. })

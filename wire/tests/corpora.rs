@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use ringway_wire::CorrelationId;
+use ringway_wire::batch::{Codec, check_produced};
+use ringway_wire::limits::{BATCH_HEADER_BYTES, ENTRY_BYTES};
 
 mod fuzzed;
 #[path = "support/samples.rs"]
@@ -34,6 +36,17 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             samples::stamped(samples::produced_batch()).to_vec(),
         ),
     ];
+    for (number, codec) in [(0, Codec::Lz4), (1, Codec::Zstd)] {
+        let packed = samples::packed_batch(codec, None);
+        seeds.push(("batch", codec.to_string(), packed.to_vec()));
+        let stored = check_produced(&packed).unwrap();
+        let mut input = vec![number];
+        input.extend_from_slice(&stored.header().blob_bytes.to_le_bytes());
+        let root = packed.last_chunk::<4>().unwrap();
+        let blob = BATCH_HEADER_BYTES + ENTRY_BYTES * stored.entries().len();
+        input.extend_from_slice(&packed[blob..][..u32::from_le_bytes(*root) as usize]);
+        seeds.push(("inflate", codec.to_string(), input));
+    }
     let mut stream = vec![6];
     for request in samples::requests() {
         let name = format!("{:?}", request.kind()).to_lowercase();

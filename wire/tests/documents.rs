@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use ringway_wire::batch::{at, tag_hash, tag_summary};
+use ringway_wire::batch::{Codec, at, tag_hash, tag_summary};
+use ringway_wire::limits::{PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 use ringway_wire::request::{HelloReply, HelloRequest, Reply, Request, RequestKind};
 use ringway_wire::{CorrelationId, ErrorCode, NodeId, PartitionIndex, TopicId};
 
@@ -116,6 +117,17 @@ fn header_fields() {
 }
 
 #[test]
+fn codecs() {
+    let written: Vec<_> = rows(&document("format.md"), "### Codecs")
+        .into_iter()
+        .skip(1)
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
+    let expected = Codec::ALL.map(|codec| (codec.number().to_string(), codec.to_string()));
+    assert_eq!(written, expected);
+}
+
+#[test]
 fn log_ids_and_tags() {
     let format = document("format.md");
     let log_ids = rows(&format, "### Log id");
@@ -146,13 +158,13 @@ fn the_first_exchange() {
         .map(|byte| u8::from_str_radix(byte, 16).unwrap())
         .collect();
     let hello = HelloRequest {
-        version_min: 1,
-        version_max: 1,
+        version_min: PROTOCOL_VERSION_MIN,
+        version_max: PROTOCOL_VERSION_MAX,
         client: "me".into(),
     };
     let mut expected = Request::Hello(hello).to_frame(CorrelationId(1), 0);
     let reply = HelloReply {
-        version: 1,
+        version: PROTOCOL_VERSION_MAX,
         node: NodeId(1),
         cluster_id: 2,
         batch_bytes_max: 1 << 20,

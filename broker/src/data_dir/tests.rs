@@ -22,7 +22,7 @@ fn a_new_directory_is_made_and_used_again() {
     let data_dir = open(&root).unwrap();
     assert_eq!(
         fs::read_to_string(root.join("FORMAT")).unwrap(),
-        "ringway 0\n"
+        "ringway 1\n"
     );
     let pid = fs::read_to_string(root.join("lock")).unwrap();
     assert_eq!(pid.trim(), std::process::id().to_string());
@@ -102,12 +102,20 @@ fn newer_and_foreign_directories_are_refused_untouched() {
         matches!(error, DataDirError::Newer { found: 7, .. }),
         "{error}"
     );
+    let older = scratch.path().join("older");
+    fs::create_dir(&older).unwrap();
+    fs::write(older.join("FORMAT"), "ringway 0\n").unwrap();
+    let error = open(&older).unwrap_err();
+    assert!(
+        matches!(error, DataDirError::Older { found: 0, .. }),
+        "{error}"
+    );
     let foreign = scratch.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("thesis.tex"), "").unwrap();
     let text = open(&foreign).unwrap_err().to_string();
     assert!(text.contains("thesis.tex"), "{text}");
-    for (directory, entries) in [(newer, 1), (foreign, 1)] {
+    for (directory, entries) in [(newer, 1), (older, 1), (foreign, 1)] {
         assert_eq!(fs::read_dir(directory).unwrap().count(), entries);
     }
     let other = scratch.path().join("other");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ringway_engine::meta::{Addresses, Image, Route, route};
 use ringway_engine::shard::{Event, Shard as Machine, Token};
 use ringway_engine::time::Now;
+use ringway_wire::batch::BatchHeader;
 use ringway_wire::request::{Acks, Reply, Request};
 use ringway_wire::{ErrorCode, Fault, ShardId};
 
@@ -48,6 +49,12 @@ impl Dispatch {
         let Some(image) = &self.image else {
             return self.too_early(request);
         };
+        if let Some(fault) = self.too_large(request, data) {
+            return match answered_later(request) {
+                Verdict::Never => Verdict::Never,
+                _ => Verdict::Now(refused(request.kind(), fault)),
+            };
+        }
         match request {
             Request::Hello(hello) => {
                 Verdict::Now(Reply::Hello(image.hello_reply(hello, self.batch_bytes_max)))
@@ -70,6 +77,23 @@ impl Dispatch {
                 answered_later(request)
             }
         }
+    }
+
+    /// Refuses a batch that is above this broker's limit, uncompressed: its consumers need that
+    /// much memory for it. One whose header can't be read is the engine's affair.
+    fn too_large(&self, request: &Request, data: &[u8]) -> Option<Fault> {
+        if !matches!(request, Request::Produce(_)) {
+            return None;
+        }
+        let bytes = BatchHeader::decode(data).ok()?.inflated_bytes();
+        let limit = self.batch_bytes_max;
+        (bytes > limit as usize).then(|| {
+            let message = format!(
+                "the batch takes {bytes} bytes uncompressed, this broker accepts {limit}: send \
+                 smaller ones, or raise its batch_bytes_max"
+            );
+            Fault::new(ErrorCode::BatchTooLarge, message)
+        })
     }
 
     fn too_early(&self, request: &Request) -> Verdict {

@@ -3,6 +3,8 @@
 use rend::{i32_le, u16_le, u32_le};
 
 use crate::batch::body::{BatchBytes, Body, Entry, entry_flags};
+use crate::batch::codec::Codec;
+use crate::batch::compression::Compressor;
 use crate::batch::header::{Attributes, BatchHeader, at};
 use crate::batch::record::{RecordRef, tag_hash, tag_summary};
 use crate::ids::{ProducerEpoch, ProducerId, Sequence};
@@ -14,7 +16,7 @@ use crate::limits::{
 /// When a batch is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Bytes of the sealed batch. A single record may exceed it, up to 64 MiB.
+    /// Bytes of the sealed batch before compression. A single record may exceed it, up to 64 MiB.
     pub bytes_max: usize,
     /// Records.
     pub records_max: usize,
@@ -117,7 +119,7 @@ impl BatchBuilder {
         self.table.is_empty()
     }
 
-    /// Bytes of the batch if it were sealed now.
+    /// Bytes of the batch if it were sealed now, uncompressed.
     #[must_use]
     pub const fn batch_bytes(&self) -> usize {
         sealed_bytes(self.record_count(), self.blob.len())
@@ -202,14 +204,39 @@ impl BatchBuilder {
 
     /// Puts the records behind a header and empties the builder. `None` when there are none.
     pub fn seal(&mut self, producer: ProducerStamp) -> Option<Sealed> {
+        self.seal_with(producer, Codec::None, &mut Compressor::new())
+    }
+
+    /// Like [`BatchBuilder::seal`], with the blob packed. It stays as it is where packing doesn't
+    /// make it shorter, or where this build doesn't have the codec.
+    pub fn seal_with(
+        &mut self,
+        producer: ProducerStamp,
+        codec: Codec,
+        compressor: &mut Compressor,
+    ) -> Option<Sealed> {
         if self.is_empty() {
             return None;
         }
+        let (codec, blob) = match compressor.pack(codec, &self.blob) {
+            Some(packed) => (codec, packed),
+            None => (Codec::None, &self.blob[..]),
+        };
+        let sealed = self.assemble(producer, codec, blob);
+        self.table.clear();
+        self.blob.clear();
+        self.tag_summary = 0;
+        Some(sealed)
+    }
+
+    /// The batch's bytes, with the blob as it is to stand in it.
+    fn assemble(&self, producer: ProducerStamp, codec: Codec, blob: &[u8]) -> Sealed {
         let record_count = self.record_count();
         let blob_start = self.table.len();
-        let root_start = aligned(blob_start + self.blob.len());
+        let root_start = aligned(blob_start + blob.len());
         let archive_bytes = root_start + BODY_ROOT_BYTES;
-        let batch_bytes = BATCH_HEADER_BYTES + aligned(archive_bytes);
+        let batch_bytes = BATCH_HEADER_BYTES + archive_bytes;
+        let typed = self.typed_layout.map_or(0, |_| Attributes::TYPED);
         let header = BatchHeader {
             version: BATCH_VERSION,
             batch_bytes: batch_bytes as u32,
@@ -217,7 +244,7 @@ impl BatchBuilder {
             blob_bytes: self.blob.len() as u32,
             record_count: record_count as u32,
             last_offset_delta: record_count as u32 - 1,
-            attributes: Attributes(self.typed_layout.map_or(0, |_| Attributes::TYPED)),
+            attributes: Attributes(typed | u32::from(codec.number())),
             first_timestamp_us: self.first_timestamp_us,
             max_timestamp_us: self.max_timestamp_us,
             producer_id: producer.id,
@@ -230,20 +257,16 @@ impl BatchBuilder {
         let mut bytes = BatchBytes::with_capacity(batch_bytes);
         bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(&self.table);
-        bytes.extend_from_slice(&self.blob);
+        bytes.extend_from_slice(blob);
         bytes.resize(BATCH_HEADER_BYTES + root_start, 0);
-        let root = Body::root_bytes(record_count, blob_start, self.blob.len(), root_start);
+        let root = Body::root_bytes(record_count, blob_start, blob.len(), root_start);
         bytes.extend_from_slice(&root);
-        bytes.resize(batch_bytes, 0);
         let body_crc = crc32c::crc32c(&bytes[LEADER_PART_BYTES..]);
         bytes[at::BODY_CRC..at::BODY_CRC + 4].copy_from_slice(&body_crc.to_le_bytes());
-        self.table.clear();
-        self.blob.clear();
-        self.tag_summary = 0;
-        Some(Sealed {
+        Sealed {
             bytes,
             record_count: record_count as u32,
-        })
+        }
     }
 }
 

@@ -1,9 +1,13 @@
-//! The door: bytes become a [`CheckedBatch`], which can only be right.
+//! The door: bytes become a [`StoredBatch`], compressed or not, whose structure is right, or a
+//! [`CheckedBatch`], of which every byte is.
 
-use crate::batch::body::{Body, Entry, entry_flags};
+use crate::batch::body::{BatchBytes, Body, Entry};
+use crate::batch::codec::Codec;
+use crate::batch::compression::Inflater;
 use crate::batch::error::BatchError;
 use crate::batch::header::{Attributes, BatchHeader, at, header_crc};
-use crate::batch::record::{Headers, RecordView, tag_hash, tag_summary};
+use crate::batch::record::RecordView;
+use crate::batch::walk::check_entries;
 use crate::ids::Offset;
 use crate::limits::{
     ALIGNMENT, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BODY_ROOT_BYTES,
@@ -71,14 +75,28 @@ fn check_lengths(header: &BatchHeader) -> Result<(), BatchError> {
         let why = "a blob has at most 64 MiB";
         return field("blob_bytes", header.blob_bytes, why);
     }
-    if header.attributes.codec() == 0
-        && aligned(table_bytes + blob_bytes) + BODY_ROOT_BYTES != archive_bytes
-    {
-        let why = "table, blob and root don't make the archive";
+    let whole = aligned(table_bytes + blob_bytes) + BODY_ROOT_BYTES;
+    if header.attributes.codec() == 0 {
+        if whole != archive_bytes {
+            let why = "table, blob and root don't make the archive";
+            return field("blob_bytes", header.blob_bytes, why);
+        }
+        return Ok(());
+    }
+    if BATCH_HEADER_BYTES + whole > BATCH_BYTES_MAX {
+        let why = "uncompressed, the batch would be above 64 MiB";
         return field("blob_bytes", header.blob_bytes, why);
+    }
+    // The blob as it stands has between span - 15 and span bytes; the root says how many.
+    let span = archive_bytes - BODY_ROOT_BYTES - table_bytes;
+    if span == 0 || span > aligned(blob_bytes.saturating_sub(1)) {
+        return field("blob_bytes", header.blob_bytes, NOT_SHORTER);
     }
     Ok(())
 }
+
+/// Why a blob can't have the lengths that the header and the root say.
+const NOT_SHORTER: &str = "a compressed blob is shorter, and not empty";
 
 fn check_numbers(header: &BatchHeader) -> Result<(), BatchError> {
     let last_delta = header.last_offset_delta;
@@ -127,13 +145,14 @@ pub fn check_crcs(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
 
 /// Checks a batch that a producer sent, before it is appended: nothing behind it, no leader's part
 /// yet, no gaps between offsets, and nothing that only a broker may set. The records' own CRCs are
-/// not checked: they are the producer's word to the reader, as the body CRC is to the broker.
+/// not checked: they are the producer's word to the reader, as the body CRC is to the broker. Nor
+/// is what a compressed blob hides.
 ///
 /// `bytes` must be 4-aligned, 16-aligned if values are typed.
 ///
 /// # Errors
 /// [`BatchError`] names the first thing that is wrong.
-pub fn check_produced(bytes: &[u8]) -> Result<CheckedBatch<'_>, BatchError> {
+pub fn check_produced(bytes: &[u8]) -> Result<StoredBatch<'_>, BatchError> {
     let header = check_header(bytes, false)?;
     if bytes.len() > header.batch_bytes as usize {
         let why = "more bytes than the batch's are there";
@@ -156,7 +175,7 @@ pub fn check_produced(bytes: &[u8]) -> Result<CheckedBatch<'_>, BatchError> {
         let why = "a new batch has no gaps between offsets";
         return field("last_offset_delta", header.last_offset_delta, why);
     }
-    let batch = CheckedBatch::open(bytes, header)?;
+    let batch = StoredBatch::open(bytes, header)?;
     if batch.table[0].timestamp_delta_us.to_native() != 0 {
         let value = header.first_timestamp_us as u64;
         return field("first_timestamp_us", value, "it is the first record's");
@@ -174,16 +193,19 @@ const LEADER_FIELDS: [(&str, std::ops::Range<usize>); 6] = [
     ("header_crc", at::HEADER_CRC..at::BATCH_BYTES),
 ];
 
-/// A batch whose body CRC, structure and every entry were checked. Reading it can't fail.
+/// A batch as it is stored and sent, its blob compressed or not. Both lengths, the body CRC, the
+/// structure and every entry were checked, as far as they show without inflating.
 #[derive(Clone, Copy, Debug)]
-pub struct CheckedBatch<'a> {
+pub struct StoredBatch<'a> {
     header: BatchHeader,
+    codec: Codec,
     bytes: &'a [u8],
     table: &'a [Entry],
+    /// As it stands.
     blob: &'a [u8],
 }
 
-impl<'a> CheckedBatch<'a> {
+impl<'a> StoredBatch<'a> {
     /// Checks a batch that a broker has stamped: both CRCs, then everything else. `bytes` may go
     /// on behind the batch and must be 4-aligned, 16-aligned if values are typed.
     ///
@@ -200,11 +222,7 @@ impl<'a> CheckedBatch<'a> {
         let Some(bytes) = bytes.get(..wanted) else {
             return Err(BatchError::Truncated { wanted, left });
         };
-        let typed = header.attributes.has(Attributes::TYPED);
-        let alignment = if typed { ALIGNMENT } else { align_of::<Body>() };
-        if !bytes.as_ptr().addr().is_multiple_of(alignment) {
-            return Err(BatchError::Misaligned { wanted: alignment });
-        }
+        check_alignment(bytes, &header)?;
         let computed = crc32c::crc32c(&bytes[LEADER_PART_BYTES..]);
         if computed != header.body_crc {
             return Err(BatchError::Crc {
@@ -213,56 +231,24 @@ impl<'a> CheckedBatch<'a> {
                 computed,
             });
         }
-        if header.attributes.codec() != 0 {
-            return Err(BatchError::Codec(header.attributes.codec()));
-        }
-        let body = Body::access(
-            &bytes[BATCH_HEADER_BYTES..],
-            header.record_count as usize,
-            header.blob_bytes as usize,
-        )?;
-        let batch = Self {
+        let number = header.attributes.codec();
+        let codec = Codec::from_number(number).ok_or(BatchError::Codec(number))?;
+        let archive = &bytes[BATCH_HEADER_BYTES..];
+        let stands_bytes = match codec {
+            Codec::None => header.blob_bytes as usize,
+            Codec::Lz4 | Codec::Zstd => packed_bytes(archive, &header)?,
+        };
+        let body = Body::access(archive, header.record_count as usize, stands_bytes)?;
+        let (table, blob) = (body.table.as_slice(), body.blob.as_slice());
+        let visible = (codec == Codec::None).then_some(blob);
+        check_entries(&header, table, visible)?;
+        Ok(Self {
             header,
+            codec,
             bytes,
-            table: body.table.as_slice(),
-            blob: body.blob.as_slice(),
-        };
-        batch.check_entries(typed)?;
-        Ok(batch)
-    }
-
-    fn check_entries(&self, typed: bool) -> Result<(), BatchError> {
-        let header = &self.header;
-        let mut walk = Walk {
-            offset_next: 0,
-            blob_end: 0,
-            tag_summary: 0,
-            max_delta_us: i32::MIN,
-        };
-        for (index, entry) in self.table.iter().enumerate() {
-            walk.entry(entry, self, typed)
-                .map_err(|why| BatchError::Record { index, why })?;
-        }
-        if walk.blob_end != self.blob.len() as u64 {
-            let why = "bytes at its end belong to no record";
-            return field("blob_bytes", header.blob_bytes, why);
-        }
-        if walk.offset_next > u64::from(header.last_offset_delta) + 1 {
-            let why = "the last record's is larger";
-            return field("last_offset_delta", header.last_offset_delta, why);
-        }
-        if walk.tag_summary != header.tag_summary {
-            let why = "it is the union of the records' tags";
-            return field("tag_summary", header.tag_summary, why);
-        }
-        let largest_us = header
-            .first_timestamp_us
-            .checked_add(walk.max_delta_us.into());
-        if largest_us != Some(header.max_timestamp_us) {
-            let why = "it is the largest of the records' timestamps";
-            return field("max_timestamp_us", header.max_timestamp_us as u64, why);
-        }
-        Ok(())
+            table,
+            blob,
+        })
     }
 
     /// The header.
@@ -271,7 +257,158 @@ impl<'a> CheckedBatch<'a> {
         &self.header
     }
 
+    /// How the blob is compressed.
+    #[must_use]
+    pub const fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// The batch's own bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The record table.
+    #[must_use]
+    pub const fn entries(&self) -> &'a [Entry] {
+        self.table
+    }
+
+    /// The batch with its records, if it isn't compressed. Nothing is checked again.
+    #[must_use]
+    pub fn uncompressed(&self) -> Option<CheckedBatch<'a>> {
+        (self.codec == Codec::None).then_some(CheckedBatch {
+            header: self.header,
+            bytes: self.bytes,
+            table: self.table,
+            blob: self.blob,
+        })
+    }
+
+    /// Inflates a compressed batch into `space`, whose memory is used again: the header as it is,
+    /// then the archive as it would be uncompressed, [`BatchHeader::inflated_bytes`] together. To
+    /// be read by [`CheckedBatch::check_inflated`].
+    ///
+    /// # Errors
+    /// [`BatchError::Inflate`] when the blob isn't what the codec makes, or not of the length that
+    /// the header says; [`BatchError::CodecMissing`] when this build doesn't have the codec.
+    /// `space` holds no batch then.
+    pub fn inflate(
+        &self,
+        inflater: &mut Inflater,
+        space: &mut BatchBytes,
+    ) -> Result<(), BatchError> {
+        let blob_bytes = self.header.blob_bytes as usize;
+        let records = self.table.len();
+        let table_bytes = records * ENTRY_BYTES;
+        let root_start = aligned(table_bytes + blob_bytes);
+        let inflated_bytes = self.header.inflated_bytes();
+        if space.capacity() < inflated_bytes {
+            // By itself it would grow to the next power of two, and take its old content along.
+            space.clear();
+            space.reserve_exact(inflated_bytes);
+        }
+        space.resize(inflated_bytes, 0);
+        let (head, rest) = space.split_at_mut(BATCH_HEADER_BYTES + table_bytes);
+        head.copy_from_slice(&self.bytes[..head.len()]);
+        let (blob, rest) = rest.split_at_mut(blob_bytes);
+        inflater.inflate(self.codec, self.blob, blob)?;
+        let (padding, root) = rest.split_at_mut(root_start - table_bytes - blob_bytes);
+        padding.fill(0);
+        root.copy_from_slice(&Body::root_bytes(
+            records,
+            table_bytes,
+            blob_bytes,
+            root_start,
+        ));
+        Ok(())
+    }
+}
+
+fn check_alignment(bytes: &[u8], header: &BatchHeader) -> Result<(), BatchError> {
+    let typed = header.attributes.has(Attributes::TYPED);
+    let wanted = if typed { ALIGNMENT } else { align_of::<Body>() };
+    if bytes.as_ptr().addr().is_multiple_of(wanted) {
+        return Ok(());
+    }
+    Err(BatchError::Misaligned { wanted })
+}
+
+/// Bytes of a compressed blob: the root says it, and they fit the archive.
+fn packed_bytes(archive: &[u8], header: &BatchHeader) -> Result<usize, BatchError> {
+    let count = archive.last_chunk::<4>().expect("a root is there");
+    let packed_bytes = u32::from_le_bytes(*count);
+    if packed_bytes == 0 || packed_bytes >= header.blob_bytes {
+        return field("packed_bytes", packed_bytes, NOT_SHORTER);
+    }
+    let table_bytes = header.record_count as usize * ENTRY_BYTES;
+    if aligned(table_bytes + packed_bytes as usize) + BODY_ROOT_BYTES != archive.len() {
+        let why = "table, compressed blob and root don't make the archive";
+        return field("packed_bytes", packed_bytes, why);
+    }
+    Ok(packed_bytes as usize)
+}
+
+/// A batch of which everything was checked but the records' own CRCs, its blob uncompressed.
+/// Reading it can't fail.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckedBatch<'a> {
+    header: BatchHeader,
+    bytes: &'a [u8],
+    table: &'a [Entry],
+    blob: &'a [u8],
+}
+
+impl<'a> CheckedBatch<'a> {
+    /// Checks an uncompressed batch as [`StoredBatch::check`] does.
+    ///
+    /// # Errors
+    /// Those of [`StoredBatch::check`], and [`BatchError::Compressed`].
+    pub fn check(bytes: &'a [u8]) -> Result<Self, BatchError> {
+        let stored = StoredBatch::check(bytes)?;
+        let compressed = BatchError::Compressed(stored.codec);
+        stored.uncompressed().ok_or(compressed)
+    }
+
+    /// Checks what [`StoredBatch::inflate`] has made: what only the inflated blob shows, and
+    /// everything else but CRCs again. The header is that of the compressed batch.
+    ///
+    /// # Errors
+    /// [`BatchError`] names the first thing that is wrong.
+    pub fn check_inflated(bytes: &'a [u8]) -> Result<Self, BatchError> {
+        let header = check_header(bytes, false)?;
+        let number = header.attributes.codec();
+        if number == 0 {
+            return field("codec", number, "only a compressed batch is inflated");
+        }
+        let (wanted, left) = (header.inflated_bytes(), bytes.len());
+        let Some(bytes) = bytes.get(..wanted) else {
+            return Err(BatchError::Truncated { wanted, left });
+        };
+        check_alignment(bytes, &header)?;
+        let body = Body::access(
+            &bytes[BATCH_HEADER_BYTES..],
+            header.record_count as usize,
+            header.blob_bytes as usize,
+        )?;
+        let (table, blob) = (body.table.as_slice(), body.blob.as_slice());
+        check_entries(&header, table, Some(blob))?;
+        Ok(Self {
+            header,
+            bytes,
+            table,
+            blob,
+        })
+    }
+
+    /// The header; of an inflated batch that of the compressed one.
+    #[must_use]
+    pub const fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// The batch's own bytes; of an inflated batch the inflated ones.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
@@ -292,104 +429,6 @@ impl<'a> CheckedBatch<'a> {
             table: self.table,
             blob: self.blob,
         }
-    }
-}
-
-/// What is known while walking the table.
-struct Walk {
-    offset_next: u64,
-    blob_end: u64,
-    tag_summary: u64,
-    max_delta_us: i32,
-}
-
-impl Walk {
-    #[inline]
-    fn entry(
-        &mut self,
-        entry: &Entry,
-        batch: &CheckedBatch<'_>,
-        typed: bool,
-    ) -> Result<(), &'static str> {
-        let offset_delta = u64::from(entry.offset_delta.to_native());
-        if offset_delta < self.offset_next {
-            return Err("offsets go back or repeat");
-        }
-        self.offset_next = offset_delta + 1;
-        let delta_us = entry.timestamp_delta_us.to_native();
-        let first_us = batch.header.first_timestamp_us;
-        if first_us.checked_add(delta_us.into()).is_none() {
-            return Err("its timestamp overflows");
-        }
-        self.max_delta_us = self.max_delta_us.max(delta_us);
-        if entry.flags & !entry_flags::KNOWN != 0 {
-            return Err("unknown flags are zero in this version");
-        }
-        let absent = |flag, bytes| entry.flags & flag == 0 && bytes != 0;
-        if absent(entry_flags::KEY, entry.key_bytes.to_native())
-            || absent(entry_flags::VALUE, entry.value_bytes.to_native())
-            || absent(entry_flags::TAG, entry.tag_bytes.into())
-        {
-            return Err("a part that it says is absent has a length");
-        }
-        let bytes = self.claim(entry, batch, typed)?;
-        self.headers_and_tag(entry, bytes)
-    }
-
-    /// The record's bytes, which follow those of the record before: directly, or at the next
-    /// multiple of 16 behind zeros if values are typed.
-    fn claim<'a>(
-        &mut self,
-        entry: &Entry,
-        batch: &CheckedBatch<'a>,
-        typed: bool,
-    ) -> Result<&'a [u8], &'static str> {
-        let start = u64::from(entry.position.to_native());
-        let padded = if typed {
-            aligned(self.blob_end as usize) as u64
-        } else {
-            self.blob_end
-        };
-        if start != padded {
-            return Err("its bytes don't follow those of the record before");
-        }
-        let end = start + entry.record_bytes();
-        if end > batch.blob.len() as u64 {
-            return Err("its bytes go beyond the blob");
-        }
-        let padding = &batch.blob[self.blob_end as usize..start as usize];
-        if padding.iter().any(|&byte| byte != 0) {
-            return Err("the bytes before it are not zeros");
-        }
-        self.blob_end = end;
-        Ok(&batch.blob[start as usize..end as usize])
-    }
-
-    fn headers_and_tag(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), &'static str> {
-        if entry.headers_bytes.to_native() == 0 && entry.flags & entry_flags::TAG == 0 {
-            return if entry.tag_hash.to_native() == 0 {
-                Ok(())
-            } else {
-                Err("a hash without a tag")
-            };
-        }
-        let tag_start = bytes.len() - usize::from(entry.tag_bytes);
-        let headers_start = tag_start - usize::from(entry.headers_bytes.to_native());
-        if !Headers::valid(&bytes[headers_start..tag_start]) {
-            return Err("its headers can't be decoded");
-        }
-        let hash = match entry.flags & entry_flags::TAG {
-            0 => 0,
-            _ => {
-                let hash = tag_hash(&bytes[tag_start..]);
-                self.tag_summary |= tag_summary(hash);
-                hash
-            }
-        };
-        if hash != entry.tag_hash.to_native() {
-            return Err("its tag has another hash");
-        }
-        Ok(())
     }
 }
 

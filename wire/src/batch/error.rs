@@ -1,5 +1,7 @@
 //! Why bytes are not a batch.
 
+use crate::batch::codec::Codec;
+
 /// What is wrong with a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
@@ -43,9 +45,26 @@ pub enum BatchError {
         /// The rule that it breaks.
         why: &'static str,
     },
-    /// The codec of the blob is not known to this build.
+    /// The codec of the blob is not one of the format's.
     #[error("compression codec {0} is unknown")]
     Codec(u8),
+    /// The codec of the blob is left out of this build.
+    #[error(
+        "the records are compressed with {0}, which this build leaves out: \
+         build the Ringway crates with their feature `{0}`"
+    )]
+    CodecMissing(Codec),
+    /// The batch is compressed, where one is read that isn't: inflate it first.
+    #[error("the batch is compressed with {0} and has to be inflated before it is read")]
+    Compressed(Codec),
+    /// The blob doesn't inflate to what the header says.
+    #[error("the blob can't be inflated with {codec}: {why}")]
+    Inflate {
+        /// The batch's codec.
+        codec: Codec,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The archive's structure is broken.
     #[error("the archive is not valid: {0}")]
     Archive(String),

@@ -3,7 +3,7 @@
 
 use crate::batch::error::BatchError;
 use crate::ids::{LeaderEpoch, LogId, Offset, ProducerEpoch, ProducerId, Sequence};
-use crate::limits::{BATCH_HEADER_BYTES, LEADER_PART_BYTES};
+use crate::limits::{BATCH_HEADER_BYTES, BODY_ROOT_BYTES, ENTRY_BYTES, LEADER_PART_BYTES, aligned};
 
 /// The first four bytes of every batch: "RWB1" read as little-endian.
 pub const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"RWB1");
@@ -59,7 +59,7 @@ const _: () = {
 pub struct Attributes(pub u32);
 
 impl Attributes {
-    /// Bits 0–3: the codec of the blob; 0 is none.
+    /// Bits 0–3: the number of the blob's [`Codec`](crate::batch::Codec).
     pub const CODEC: u32 = 0x0f;
     /// Bit 4: the batch holds control records, not a user's.
     pub const CONTROL: u32 = 1 << 4;
@@ -74,7 +74,7 @@ impl Attributes {
     /// The bits that this version of the broker accepts from a producer.
     pub const PRODUCIBLE: u32 = Self::CODEC | Self::TYPED;
 
-    /// The codec's number; 0 is none.
+    /// The codec's number, which need not be one of the format's; 0 is none.
     #[must_use]
     pub const fn codec(self) -> u8 {
         (self.0 & Self::CODEC) as u8
@@ -240,6 +240,17 @@ impl BatchHeader {
         put(at::PRODUCER_EPOCH, &self.producer_epoch.0.to_le_bytes());
         put(at::LAYOUT, &self.layout.to_le_bytes());
         bytes
+    }
+
+    /// Bytes of the whole batch with its blob uncompressed; at most 64 MiB in a header that
+    /// [`check_header`](crate::batch::check_header) took, and `batch_bytes` where no codec is set.
+    #[must_use]
+    pub const fn inflated_bytes(&self) -> usize {
+        let (records, blob_bytes) = (self.record_count as usize, self.blob_bytes as usize);
+        let body_bytes = records
+            .saturating_mul(ENTRY_BYTES)
+            .saturating_add(blob_bytes);
+        BATCH_HEADER_BYTES + aligned(body_bytes) + BODY_ROOT_BYTES
     }
 
     /// Offset of the last record.

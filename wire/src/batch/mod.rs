@@ -8,19 +8,25 @@
 //!              └─────────────── body CRC covers ───────────────────────┘
 //!                              └──────────── archive_bytes ────────────┘
 //! ```
+//!
+//! The blob may be compressed by its producer and is inflated by its consumer; brokers leave it as
+//! it is.
 
 mod body;
 mod builder;
 mod checked;
 mod codec;
+mod compression;
 mod error;
 mod header;
 mod record;
+mod walk;
 
 pub use body::{BatchBytes, Body, Entry, RelativeSlice, entry_flags};
 pub use builder::{BatchBuilder, BatchFull, BatchLimits, ProducerStamp, Sealed};
-pub use checked::{CheckedBatch, Records, check_crcs, check_header, check_produced};
-pub use codec::Codec;
+pub use checked::{CheckedBatch, Records, StoredBatch, check_crcs, check_header, check_produced};
+pub use codec::{Codec, UnknownCodec};
+pub use compression::{Compressor, Inflater};
 pub use error::BatchError;
 pub use header::{Attributes, BATCH_MAGIC, BatchHeader, LeaderStamp, at, stamp};
 pub use record::{Header, Headers, RecordRef, RecordView, encode_headers, tag_hash, tag_summary};

@@ -4,10 +4,11 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::Fault;
 use crate::ids::NodeId;
+use crate::limits::{PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN};
 use crate::request::Head;
 
-/// What the client speaks and who it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the client speaks and who it is. By default what this build does, without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloRequest {
     /// Lowest protocol version that the client speaks.
     pub version_min: u16,
@@ -15,6 +16,16 @@ pub struct HelloRequest {
     pub version_max: u16,
     /// The client's name, for logs: at most 255 bytes are kept.
     pub client: String,
+}
+
+impl Default for HelloRequest {
+    fn default() -> Self {
+        Self {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION_MAX,
+            client: String::new(),
+        }
+    }
 }
 
 impl Head for HelloRequest {

@@ -5,12 +5,14 @@
 
 use ringway_wire::CorrelationId;
 use ringway_wire::batch::{
-    Attributes, BatchBuilder, BatchBytes, BatchLimits, CheckedBatch, LeaderStamp, ProducerStamp,
-    RecordRef, at, check_header, check_produced, stamp,
+    Attributes, BatchBuilder, BatchBytes, BatchHeader, BatchLimits, CheckedBatch, Codec,
+    Compressor, Inflater, LeaderStamp, ProducerStamp, RecordRef, StoredBatch, at, check_header,
+    check_produced, stamp,
 };
 use ringway_wire::frame::{FrameDecoder, FrameHeader};
 use ringway_wire::limits::{
-    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BODY_ROOT_BYTES, ENTRY_BYTES,
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, BATCH_VERSION, BODY_ROOT_BYTES,
+    ENTRY_BYTES, aligned,
 };
 use ringway_wire::request::{Reply, Request, RequestKind};
 use ringway_wire::{LeaderEpoch, LogId, Offset};
@@ -22,6 +24,7 @@ type Target = (&'static str, fn(&[u8]));
 pub(crate) const TARGETS: &[Target] = &[
     ("frame", frame),
     ("batch", batch),
+    ("inflate", inflate),
     ("request", request),
     ("reply", reply),
 ];
@@ -93,7 +96,9 @@ pub(crate) fn batch(input: &[u8]) {
     let padding = (u32_at(&bytes, at::BLOB_BYTES) as usize % 16).min(root - records * ENTRY_BYTES);
     let blob_bytes = root - records * ENTRY_BYTES - padding;
     put(&mut bytes, at::RECORD_COUNT, records as u32);
-    put(&mut bytes, at::BLOB_BYTES, blob_bytes as u32);
+    if u32_at(&bytes, at::ATTRIBUTES) & Attributes::CODEC == 0 {
+        put(&mut bytes, at::BLOB_BYTES, blob_bytes as u32);
+    }
     let start = BATCH_HEADER_BYTES + root;
     put(&mut bytes, start, (root as u32).wrapping_neg());
     put(&mut bytes, start + 4, records as u32);
@@ -136,13 +141,131 @@ fn open(bytes: &BatchBytes) {
             let _ = header.last_sequence();
         }
     }
-    if let Ok(batch) = CheckedBatch::check(bytes) {
-        read(&batch);
+    if let Ok(batch) = StoredBatch::check(bytes) {
+        read_stored(&batch);
     }
     if let Ok(batch) = check_produced(bytes) {
-        read(&batch);
-        build_again(&batch);
+        read_stored(&batch);
+        if let Some(batch) = batch.uncompressed() {
+            build_again(&batch);
+        }
     }
+}
+
+fn read_stored(batch: &StoredBatch<'_>) {
+    let header = batch.header();
+    assert!(header.inflated_bytes() <= BATCH_BYTES_MAX);
+    assert_eq!(batch.entries().len(), header.record_count as usize);
+    match batch.uncompressed() {
+        Some(checked) => {
+            assert_eq!(header.inflated_bytes(), batch.bytes().len());
+            read(&checked);
+        }
+        None => inflate_twice(batch),
+    }
+}
+
+/// What comes out is of the announced length or an error, and does not depend on what the space
+/// held before.
+fn inflate_twice(batch: &StoredBatch<'_>) {
+    let inflated_bytes = batch.header().inflated_bytes();
+    let mut inflater = Inflater::new();
+    let mut fresh = BatchBytes::new();
+    let first = batch.inflate(&mut inflater, &mut fresh);
+    let mut used = BatchBytes::new();
+    used.resize(inflated_bytes + 48, 0xa5);
+    assert_eq!(batch.inflate(&mut inflater, &mut used), first);
+    if first.is_err() {
+        return;
+    }
+    assert_eq!(fresh.len(), inflated_bytes);
+    assert_eq!(fresh[..], used[..], "the space's former content shows");
+    if let Ok(checked) = CheckedBatch::check_inflated(&fresh) {
+        read(&checked);
+    }
+}
+
+/// A blob of the fuzzer's own behind a table that fits it. The first byte is the codec, the next
+/// four are the length before compression; then what remains is also packed and inflated again.
+pub(crate) fn inflate(input: &[u8]) {
+    let Some((&[codec, a, b, c, d], packed)) = input.split_first_chunk() else {
+        return;
+    };
+    let codec = if codec & 1 == 0 {
+        Codec::Lz4
+    } else {
+        Codec::Zstd
+    };
+    // Larger ones only take longer.
+    let blob_bytes = u32::from_le_bytes([a, b, c, d]) & 0xf_ffff;
+    let mut batch = batch_around(codec, blob_bytes, packed);
+    let body_crc = crc32c::crc32c(&batch[at::BATCH_BYTES..]);
+    put(&mut batch, at::BODY_CRC, body_crc);
+    match check_produced(&batch) {
+        Ok(stored) => inflate_twice(&stored),
+        Err(error) => assert!(
+            packed.is_empty() || packed.len() >= blob_bytes as usize,
+            "{error}"
+        ),
+    }
+    pack_and_inflate(codec, packed);
+}
+
+/// A batch of one value, whose blob stands there as given.
+fn batch_around(codec: Codec, blob_bytes: u32, packed: &[u8]) -> BatchBytes {
+    let mut bytes = BatchBytes::new();
+    let root = aligned(ENTRY_BYTES + packed.len());
+    let archive_bytes = root + BODY_ROOT_BYTES;
+    let header = BatchHeader {
+        version: BATCH_VERSION,
+        batch_bytes: (BATCH_HEADER_BYTES + archive_bytes) as u32,
+        archive_bytes: archive_bytes as u32,
+        blob_bytes,
+        record_count: 1,
+        attributes: Attributes(codec.number().into()),
+        ..BatchHeader::default()
+    };
+    bytes.extend_from_slice(&header.encode());
+    bytes.resize(BATCH_HEADER_BYTES + ENTRY_BYTES, 0);
+    put(&mut bytes, BATCH_HEADER_BYTES + 16, blob_bytes);
+    bytes[BATCH_HEADER_BYTES + 31] = 1 << 1;
+    bytes.extend_from_slice(packed);
+    bytes.resize(BATCH_HEADER_BYTES + root, 0);
+    for field in [
+        (root as u32).wrapping_neg(),
+        1,
+        (ENTRY_BYTES as i64 - (root as i64 + 8)) as u32,
+        packed.len() as u32,
+    ] {
+        bytes.extend_from_slice(&field.to_le_bytes());
+    }
+    bytes
+}
+
+/// What a builder packs comes out as it went in.
+fn pack_and_inflate(codec: Codec, value: &[u8]) {
+    let mut builder = BatchBuilder::new(BatchLimits::default());
+    let record = RecordRef {
+        value: Some(value),
+        ..RecordRef::default()
+    };
+    builder.push(&record).expect("it is short");
+    let producer = ProducerStamp::default();
+    let sealed = builder.seal_with(producer, codec, &mut Compressor::new());
+    let bytes = sealed.expect("there is a record").bytes;
+    let stored = check_produced(&bytes).expect("a builder's batch is right");
+    let mut space = BatchBytes::new();
+    let checked = match stored.uncompressed() {
+        Some(checked) => checked,
+        None => {
+            let inflated = stored.inflate(&mut Inflater::new(), &mut space);
+            inflated.expect("it was packed by this build");
+            CheckedBatch::check_inflated(&space).expect("it was right before")
+        }
+    };
+    let record = checked.records().next().expect("there is one");
+    assert_eq!(record.value, Some(value));
+    record.verify().expect("its bytes are the same");
 }
 
 fn read(batch: &CheckedBatch<'_>) {

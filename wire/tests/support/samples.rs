@@ -4,8 +4,8 @@
 #![allow(dead_code, reason = "each user takes what it needs")]
 
 use ringway_wire::batch::{
-    BatchBuilder, BatchBytes, BatchLimits, Codec, Header, LeaderStamp, ProducerStamp, RecordRef,
-    encode_headers, stamp,
+    BatchBuilder, BatchBytes, BatchLimits, Codec, Compressor, Header, LeaderStamp, ProducerStamp,
+    RecordRef, encode_headers, stamp,
 };
 use ringway_wire::request::*;
 use ringway_wire::{
@@ -82,6 +82,36 @@ pub(crate) fn produced_typed_batch() -> BatchBytes {
         .seal(ProducerStamp::default())
         .expect("there are records")
         .bytes
+}
+
+/// The same line often, each with key and tag: something to compress.
+pub(crate) fn repeated_records(builder: &mut BatchBuilder) {
+    let headers = encode_headers([Header {
+        name: "content",
+        value: b"text",
+    }]);
+    let headers = headers.expect("they are short");
+    for index in 0..12 {
+        let record = RecordRef {
+            key: (index % 3 == 0).then_some(&b"key"[..]),
+            value: Some(b"the same words over and over again, and then once more"),
+            headers: if index == 5 { &headers } else { &[] },
+            tag: (index % 4 == 0).then_some(&b"greeting"[..]),
+            timestamp_us: 1_699_999_999_000_000 + index,
+        };
+        builder.push(&record).expect("it fits");
+    }
+}
+
+/// The repeated records, compressed; `layout` makes them typed.
+pub(crate) fn packed_batch(codec: Codec, layout: Option<u64>) -> BatchBytes {
+    let mut builder = match layout {
+        Some(layout) => BatchBuilder::typed(BatchLimits::default(), layout),
+        None => BatchBuilder::new(BatchLimits::default()),
+    };
+    repeated_records(&mut builder);
+    let sealed = builder.seal_with(PRODUCER, codec, &mut Compressor::new());
+    sealed.expect("there are records").bytes
 }
 
 /// As a leader stamps it.

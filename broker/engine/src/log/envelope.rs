@@ -9,8 +9,8 @@ use crate::log::codec::illegal;
 const HEADER_BYTES: usize = 16;
 /// Where the CRC is; it covers every other byte up to the length.
 const CRC_AT: usize = 12;
-/// The version that this build writes and reads. 0 until the format is frozen.
-pub(super) const VERSION: u16 = 0;
+/// The version that this build writes and reads. Its bytes never change.
+pub(super) const VERSION: u16 = 1;
 
 /// Why a side file or a checkpoint can't be used. Neither is ever the only copy of anything: what
 /// it says can be had from the log, by reading more of it.

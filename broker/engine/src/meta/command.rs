@@ -6,7 +6,7 @@
 use ringway_wire::request::{ConfigEntry, Head};
 use ringway_wire::{DecodeError, NodeId, Reader, TopicId, Writer};
 
-/// Version of the bytes written by this build.
+/// Version of the bytes that this build writes and reads. What it says never changes.
 pub const COMMAND_VERSION: u16 = 1;
 
 /// A change of the metadata, as it stands in the log. Nothing in it is left to the one who applies

@@ -268,7 +268,7 @@ impl Partition {
         // Before anything in the header is believed: a flipped sequence must not pass for a
         // duplicate.
         let batch = check_produced(space).map_err(|error| corrupt(&error))?;
-        if bytes > record_bytes_max {
+        if header.inflated_bytes() > record_bytes_max {
             check_records(&batch, record_bytes_max)?;
         }
         match self.producers.check(&header) {
@@ -485,7 +485,11 @@ impl Partition {
 }
 
 fn corrupt(error: &BatchError) -> Fault {
-    Fault::new(ErrorCode::CorruptBatch, error.to_string())
+    let code = match error {
+        BatchError::Codec(_) => ErrorCode::UnsupportedCodec,
+        _ => ErrorCode::CorruptBatch,
+    };
+    Fault::new(code, error.to_string())
 }
 
 /// The header of a batch that is as long as it says.
@@ -500,7 +504,7 @@ fn produced_header(data: &[u8]) -> Result<BatchHeader, Fault> {
 }
 
 fn check_records(
-    batch: &ringway_wire::batch::CheckedBatch<'_>,
+    batch: &ringway_wire::batch::StoredBatch<'_>,
     record_bytes_max: usize,
 ) -> Result<(), Fault> {
     let largest = batch

@@ -12,8 +12,8 @@
 //! also says up to which index the log was durable when it was written, which tells damage from a
 //! torn tail.
 
-/// Version of the files written by this build. 0 until the format is frozen.
-pub(super) const VERSION: u32 = 0;
+/// Version of the files that this build writes and reads. Their bytes never change.
+pub(super) const VERSION: u32 = 1;
 /// Bytes of a log's header.
 pub(super) const LOG_HEADER_BYTES: usize = 32;
 /// Bytes of a record before its payload.
@@ -273,7 +273,7 @@ mod tests {
         };
         assert_eq!(
             hex(&header.encode()),
-            "52494e474d45544100000000000000000500000000000000040302012451ca41"
+            "52494e474d455441010000000000000005000000000000000403020199a68976"
         );
         assert_eq!(LogHeader::decode(&header.encode()), Ok(header));
 
@@ -299,7 +299,7 @@ mod tests {
         let bytes = snapshot.encode(b"state");
         assert_eq!(
             hex(&bytes),
-            "52494e47534e415000000000050000000700000000000000090000009d97423d7374617465"
+            "52494e47534e41500100000005000000070000000000000009000000005c76137374617465"
         );
         assert_eq!(
             SnapshotHeader::decode(&bytes),

@@ -640,6 +640,7 @@ fn a_closed_producer_gives_up_what_it_has() {
 /// The value of a batch's first record.
 fn value(transmit: &Transmit) -> Vec<u8> {
     let batch = check_produced(&transmit.bytes).unwrap();
+    let batch = batch.uncompressed().unwrap();
     batch.records().next().unwrap().value.unwrap().to_vec()
 }
 

@@ -1,6 +1,7 @@
-//! Prints the sample batches as this build writes them, after reading them back.
+//! Prints the sample batches as this build writes them, after reading them back, and what it says
+//! of a batch whose codec it leaves out: its argument is the file of one compressed with zstd.
 
-use ringway_wire::batch::{BatchBytes, CheckedBatch, check_produced};
+use ringway_wire::batch::{BatchBytes, CheckedBatch, Inflater, StoredBatch, check_produced};
 
 #[path = "../../support/samples.rs"]
 mod samples;
@@ -18,4 +19,15 @@ fn main() {
     };
     show("stamped", samples::produced_batch());
     show("typed", samples::produced_typed_batch());
+
+    let path = std::env::args().nth(1).expect("a file is given");
+    let text = std::fs::read_to_string(path).expect("it is there");
+    let mut bytes = BatchBytes::new();
+    for byte in text.split_whitespace() {
+        bytes.push(u8::from_str_radix(byte, 16).expect("it is a byte"));
+    }
+    let batch = StoredBatch::check(&bytes).expect("the door needs no codec");
+    assert!(!batch.codec().available(), "zstd is off by default");
+    let inflated = batch.inflate(&mut Inflater::new(), &mut BatchBytes::new());
+    println!("{}", inflated.expect_err("it was left out"));
 }

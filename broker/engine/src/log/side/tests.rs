@@ -52,7 +52,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_bytes_are_those_of_version_0() {
+fn the_bytes_are_those_of_version_1() {
     assert_eq!(hex(&side().encode()), include_str!("golden.hex"));
 }
 

@@ -9,7 +9,7 @@ use super::Metadata;
 use crate::meta::config::{ConfigError, TopicConfig};
 use crate::meta::topic::{Broker, Partition, PartitionEpoch, Topic};
 
-/// Version of the bytes written by this build.
+/// Version of the bytes that this build writes and reads. What it says never changes.
 pub const SNAPSHOT_VERSION: u16 = 1;
 
 /// Why bytes are not a snapshot that this build understands.
