@@ -375,6 +375,7 @@ pub(crate) fn outcome_of(error: &ProduceError) -> Outcome {
         ProduceError::Closed { .. } => Outcome::Unknown,
         ProduceError::UnknownTopic { .. }
         | ProduceError::UnknownPartition { .. }
+        | ProduceError::Retired { .. }
         | ProduceError::TooLarge { .. }
         | ProduceError::BufferFull { .. }
         | ProduceError::Request(_) => Outcome::Refused,
