@@ -85,7 +85,9 @@ pub use producer::Producer;
 pub use record::Record;
 
 pub use ringway_wire::batch::{Header, Headers, RecordView};
-pub use ringway_wire::request::{Acks, BrokerMetadata, OffsetAt, PartitionMetadata, StageTimes};
+pub use ringway_wire::request::{
+    Acks, BrokerMetadata, OffsetAt, PartitionMetadata, PartitionState, StageTimes, TrimBefore,
+};
 pub use ringway_wire::{
     ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId,
     TopicPartition,

@@ -5,9 +5,10 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use support::{Ringway, finish, noise, signal};
 
@@ -225,6 +226,88 @@ fn the_brokers_refusals_have_the_exit_codes_of_the_contract() {
     assert_eq!(described["partitions"].as_array().map(Vec::len), Some(2));
     ringway.run("topic delete t").done();
     assert_eq!(ringway.run("offsets t").code, 4);
+    broker.stop();
+    let _ = fs::remove_dir_all(&data);
+}
+
+/// Feeds numbered lines to a producer that runs until its input ends, `key` before each.
+fn feed_until(producer: &mut Child, numbers: &mut u32, until: impl Fn(u32) -> bool) {
+    let input = producer.stdin.as_mut().expect("it is piped");
+    while !until(*numbers) {
+        writeln!(input, "key-{}:{numbers}", *numbers % 97).expect("it reads");
+        *numbers += 1;
+        if numbers.is_multiple_of(100) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn partitions_are_added_while_a_producer_runs_and_it_uses_them() {
+    let data = data("cli-grow");
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    ringway.run("topic create t --partitions 2").done();
+    let line = "produce t --key-separator : --batch-records 50 --output json";
+    let mut producer = ringway.start(line);
+    let mut numbers = 0;
+    feed_until(&mut producer, &mut numbers, |sent| sent >= 2_000);
+    let grown = ringway.run("topic add-partitions t --to 5 --output json");
+    assert_eq!(grown.done().json()["partitions"], 5);
+    let records = |partition: usize| {
+        let offsets = ringway.run("offsets t --output json").done().json();
+        offsets["partitions"][partition]["records"]
+            .as_u64()
+            .unwrap()
+    };
+    // However slow the machine: the producer goes on until it has found the new ones.
+    let mut target = numbers;
+    while (2..5).any(|partition| records(partition) == 0) {
+        assert!(target < 1_000_000, "the new partitions are not used");
+        target += 1_000;
+        feed_until(&mut producer, &mut numbers, |sent| sent >= target);
+    }
+    let summary = finish(producer).done().json();
+    assert_eq!(summary["acknowledged"], numbers);
+
+    // Every number once; those of a key in order, first in one partition, then perhaps in a new one.
+    let line = "consume t --until-end --format %p~%k~%v\\n";
+    let run = ringway.run(line).done();
+    let mut by_key: BTreeMap<String, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
+    for line in run.text().lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let of_key = by_key.entry(words[1].to_owned()).or_default();
+        let place = of_key.entry(words[0].parse().unwrap()).or_default();
+        place.push(words[2].parse().unwrap());
+    }
+    let mut seen = 0;
+    for (key, places) in &by_key {
+        assert!(places.len() <= 2, "{key}: {:?}", places.keys());
+        let old = places.keys().filter(|partition| **partition < 2).count();
+        assert!(old <= 1, "{key} was in both old partitions");
+        let numbers: Vec<u32> = places.values().flatten().copied().collect();
+        assert!(numbers.is_sorted(), "{key} lost its order");
+        seen += numbers.len() as u32;
+    }
+    assert_eq!(seen, numbers);
+    let moved = by_key
+        .values()
+        .filter(|places| places.keys().any(|p| *p >= 2));
+    assert!((20..90).contains(&moved.count()), "three of five keys move");
+
+    // After a restart they are still there, and so is what trimming left.
+    let before = records(0);
+    ringway.run("topic trim t --partition 0 --before 10").done();
+    broker.stop();
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    let offsets = ringway.run("offsets t --output json").done().json();
+    assert_eq!(offsets["partitions"].as_array().map(Vec::len), Some(5));
+    assert_eq!(offsets["partitions"][0]["start"], 10);
+    assert_eq!(offsets["partitions"][0]["records"], before - 10);
+    let run = ringway.run("topic add-partitions t --to 5");
+    assert_eq!(run.code, 5);
+    assert!(run.err.contains("5 partitions already"), "{}", run.err);
     broker.stop();
     let _ = fs::remove_dir_all(&data);
 }

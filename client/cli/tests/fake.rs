@@ -62,6 +62,36 @@ fn a_topic_lives_and_dies() {
 }
 
 #[test]
+fn a_topic_grows_and_is_trimmed() {
+    let (_broker, ringway) = start();
+    ringway.run("topic create orders --partitions 2").done();
+    ringway
+        .feed("produce orders --batch-records 1 --partition 1", &lines(10))
+        .done();
+    let grown = ringway.run("topic add-partitions orders --to 5").done();
+    assert_eq!(grown.text(), "orders has 5 partitions now\n");
+    let line = "topic add-partitions orders --to 6 --output json";
+    assert_eq!(ringway.run(line).done().json()["partitions"], 6);
+    let refused = ringway.run("topic add-partitions orders --to 6");
+    assert_eq!(refused.code, 5);
+    assert!(refused.err.contains("6 partitions"), "{}", refused.err);
+
+    let trim = "topic trim orders --partition 1 --before";
+    let trimmed = ringway.run(&format!("{trim} 4")).done();
+    assert_eq!(trimmed.text(), "orders/1 starts at offset 4 now\n");
+    let left = ringway.run("consume orders --until-end").done();
+    assert_eq!(left.text().lines().count(), 6);
+    assert_eq!(ringway.run(&format!("{trim} 11")).code, 5);
+    let json = ringway.run(&format!("{trim} @9000000000000 --output json"));
+    assert_eq!(json.done().json()["start"], 10);
+    for wrong in ["-1", "@", "soon", "4.5"] {
+        assert_eq!(ringway.run(&format!("{trim} {wrong}")).code, 2, "{wrong}");
+    }
+    let nowhere = ringway.run("topic trim orders --partition 6 --before 0");
+    assert_eq!(nowhere.code, 4, "{}", nowhere.err);
+}
+
+#[test]
 fn exit_codes_are_a_contract() {
     let (broker, ringway) = start();
     broker.create_topic("t", 2);
@@ -72,6 +102,8 @@ fn exit_codes_are_a_contract() {
         "topic describe none",
         "topic delete none",
         "topic alter none --config a=1",
+        "topic add-partitions none --to 2",
+        "topic trim none --partition 0 --before 1",
         "offsets none",
         "consume none --until-end",
         "produce none",

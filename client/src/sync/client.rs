@@ -3,6 +3,7 @@
 use crate::builder::{ConsumerBuilder, ProducerBuilder};
 use crate::config::{Address, ClientConfig};
 use crate::error::ConnectError;
+use crate::sync::admin::Admin;
 use crate::sync::link::Link;
 
 /// What a call that waits does with the core while there is nothing to do.
@@ -51,6 +52,12 @@ impl Client {
     pub const fn idle(mut self, idle: Idle) -> Self {
         self.idle = idle;
         self
+    }
+
+    /// Topics and offsets, over connections of its own.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.link())
     }
 
     /// A producer with the default settings, to be changed and built.

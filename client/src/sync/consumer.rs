@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ringway_wire::request::{FetchRequest, Reply};
 use ringway_wire::{Offset, PartitionIndex, TopicPartition};
 
-use crate::admin::ListOffsets;
+use crate::admin::{LeaderCall, ListOffsets};
 use crate::batch::Batch;
 use crate::builder::{ConsumerBuilder, StartAt};
 use crate::core::Token;

@@ -32,12 +32,14 @@
 //! Time stands still for a producer or consumer that isn't polled: it sends, receives and gives up
 //! nothing. Poll it at least some times a second, or brokers may take it for dead.
 
+mod admin;
 mod client;
 mod connection;
 mod consumer;
 mod link;
 mod producer;
 
+pub use admin::Admin;
 pub use client::{Client, Idle};
 pub use consumer::Consumer;
 pub use producer::Producer;

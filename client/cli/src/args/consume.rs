@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use crate::args::value::time_us;
 use crate::format::Format;
 
 /// The help that `--help` adds.
@@ -73,11 +74,10 @@ impl FromStr for StartFrom {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time = |ms: &str| ms.parse::<i64>().ok()?.checked_mul(1_000);
         let from = match (text, text.strip_prefix('@')) {
             ("start", _) => Some(Self::Start),
             ("end", _) => Some(Self::End),
-            (_, Some(ms)) => time(ms).map(Self::TimeUs),
+            (_, Some(ms)) => time_us(ms).map(Self::TimeUs),
             (offset, None) => offset.parse().ok().map(Self::Offset),
         };
         from.ok_or_else(|| {

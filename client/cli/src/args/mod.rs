@@ -8,7 +8,9 @@ mod value;
 
 pub(crate) use consume::{ConsumeArgs, StartFrom};
 pub(crate) use produce::{InputShape, ProduceArgs};
-pub(crate) use topic::{AlterArgs, CreateArgs, TopicArgs, TopicCommand};
+pub(crate) use topic::{
+    AddPartitionsArgs, AlterArgs, Before, CreateArgs, TopicArgs, TopicCommand, TrimArgs,
+};
 pub(crate) use value::{KeyValue, unescape};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -79,7 +81,7 @@ impl GlobalArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create, list, describe, alter and delete topics
+    /// Create, list, describe, alter, grow, trim and delete topics
     Topic(TopicArgs),
     /// Send standard input as records
     #[command(long_about = produce::LONG_ABOUT)]

@@ -1,8 +1,10 @@
 //! `ringway topic …`.
 
+use std::str::FromStr;
+
 use clap::{Args, Subcommand};
 
-use crate::args::value::{KeyValue, key_value};
+use crate::args::value::{KeyValue, key_value, time_us};
 
 /// `ringway topic`
 #[derive(Args, Debug)]
@@ -15,6 +17,8 @@ Examples:
   ringway topic list
   ringway topic describe orders
   ringway topic alter orders --config retention_ms=86400000
+  ringway topic add-partitions orders --to 8
+  ringway topic trim orders --partition 0 --before 1000
   ringway topic delete orders"
 )]
 pub(crate) struct TopicArgs {
@@ -49,6 +53,12 @@ Examples:
     /// Change a topic's configuration
     #[command(long_about = ALTER_ABOUT)]
     Alter(AlterArgs),
+    /// Add partitions to a topic
+    #[command(long_about = ADD_PARTITIONS_ABOUT)]
+    AddPartitions(AddPartitionsArgs),
+    /// Remove the oldest records of a partition
+    #[command(long_about = TRIM_ABOUT)]
+    Trim(TrimArgs),
 }
 
 /// The help that `--help` adds.
@@ -100,4 +110,69 @@ pub(crate) struct AlterArgs {
     /// A key and its new value; may be repeated
     #[arg(long, value_name = "KEY=VALUE", required = true, value_parser = key_value)]
     pub(crate) config: Vec<KeyValue>,
+}
+
+/// The help that `--help` adds.
+const ADD_PARTITIONS_ABOUT: &str = "Add partitions to a topic.
+
+Producers use the new partitions from their next request. A key moves to a new partition or stays
+where it is: as few move as can be, and the records that are there stay where they are. Partitions
+are never taken away.";
+
+/// `ringway topic add-partitions`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringway topic add-partitions orders --to 8")]
+pub(crate) struct AddPartitionsArgs {
+    /// The topic
+    pub(crate) name: String,
+    /// How many partitions it shall have; more than now
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) to: u32,
+}
+
+/// The help that `--help` adds.
+const TRIM_ABOUT: &str = "Remove the oldest records of a partition.
+
+They are gone for consumers at once and for good; their space on disk is freed segment by segment.
+A place before the first record that is there changes nothing.";
+
+/// `ringway topic trim`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringway topic trim orders --partition 0 --before 1000
+  ringway topic trim orders --partition 3 --before @1700000000000")]
+pub(crate) struct TrimArgs {
+    /// The topic
+    pub(crate) name: String,
+    /// The partition
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: u32,
+    /// The first offset that stays, at most the end of the log; or @MS: the first record appended
+    /// at or after that many milliseconds since 1970 stays
+    #[arg(long, value_name = "OFFSET|@UNIX_MS")]
+    pub(crate) before: Before,
+}
+
+/// Where the records that stay begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// At this offset.
+    Offset(u64),
+    /// At the first record appended at or after this time, in microseconds since 1970.
+    TimeUs(i64),
+}
+
+impl FromStr for Before {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let before = match text.strip_prefix('@') {
+            Some(ms) => time_us(ms).map(Self::TimeUs),
+            None => text.parse().ok().map(Self::Offset),
+        };
+        before.ok_or_else(|| "it is an offset like 42, or a time like @1700000000000".to_owned())
+    }
 }

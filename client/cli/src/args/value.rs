@@ -40,6 +40,11 @@ pub(super) fn bytes(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Parses milliseconds since 1970 to microseconds; nothing for what is no such number.
+pub(super) fn time_us(text: &str) -> Option<i64> {
+    text.parse::<i64>().ok()?.checked_mul(1_000)
+}
+
 /// Parses a text with the escapes of [`unescape`]; it may not be empty.
 pub(super) fn separator(text: &str) -> Result<Separator, String> {
     let bytes = unescape(text)?;

@@ -2,9 +2,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use ringway_client::{NewTopic, PartitionMetadata, PartitionOffsets, TopicDescription};
+use ringway_client::{
+    NewTopic, Offset, PartitionIndex, PartitionMetadata, PartitionOffsets, TopicDescription,
+    TrimBefore,
+};
 
-use crate::args::{AlterArgs, CreateArgs, GlobalArgs, KeyValue, TopicCommand};
+use crate::args::{
+    AddPartitionsArgs, AlterArgs, Before, CreateArgs, GlobalArgs, KeyValue, TopicCommand, TrimArgs,
+};
 use crate::commands::connect;
 use crate::commands::offsets::{indices, look_up};
 use crate::exit::Failure;
@@ -19,6 +24,8 @@ pub(super) async fn run(global: &GlobalArgs, command: &TopicCommand) -> Result<(
         TopicCommand::Describe(args) => describe(global, &args.name).await,
         TopicCommand::Delete(args) => delete(global, &args.name).await,
         TopicCommand::Alter(args) => alter(global, args).await,
+        TopicCommand::AddPartitions(args) => add_partitions(global, args).await,
+        TopicCommand::Trim(args) => trim(global, args).await,
     }
 }
 
@@ -96,6 +103,37 @@ async fn alter(global: &GlobalArgs, args: &AlterArgs) -> Result<(), Failure> {
     let count = config.len() as u64;
     let word = crate::units::plural(count, "key", "keys");
     print(&format!("changed {count} {word} of {}\n", args.name))
+}
+
+async fn add_partitions(global: &GlobalArgs, args: &AddPartitionsArgs) -> Result<(), Failure> {
+    let admin = connect(global).await?.admin();
+    let epoch = admin.add_partitions(&args.name, args.to).await?;
+    if global.json() {
+        return print_json(&serde_json::json!({
+            "topic": args.name, "partitions": args.to, "metadata_epoch": epoch.0,
+        }));
+    }
+    print(&format!("{} has {} partitions now\n", args.name, args.to))
+}
+
+async fn trim(global: &GlobalArgs, args: &TrimArgs) -> Result<(), Failure> {
+    let before = match args.before {
+        Before::Offset(offset) => TrimBefore::Offset(Offset(offset)),
+        Before::TimeUs(time_us) => TrimBefore::AppendTimeUs(time_us),
+    };
+    let admin = connect(global).await?.admin();
+    let start = admin
+        .trim(&args.name, PartitionIndex(args.partition), before)
+        .await?;
+    if global.json() {
+        return print_json(&serde_json::json!({
+            "topic": args.name, "partition": args.partition, "start": start.0,
+        }));
+    }
+    print(&format!(
+        "{}/{} starts at offset {start} now\n",
+        args.name, args.partition
+    ))
 }
 
 async fn describe(global: &GlobalArgs, name: &str) -> Result<(), Failure> {
