@@ -63,6 +63,13 @@ impl Shard {
             } => {
                 tracing::error!(shard, %log, offset = offset.0, reason, "a batch is damaged");
             }
+            Note::Unwritten { log, from, to } => {
+                let (from, to) = (from.0, to.0);
+                tracing::error!(
+                    shard, %log, from, to, "records that were acknowledged from memory are lost \
+                     with this stop: the disk is full or has failed"
+                );
+            }
             Note::FlushFailed { error } => self.flush_failed(&error),
             Note::Drained => {
                 if self.phase == Phase::Draining {

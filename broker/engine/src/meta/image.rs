@@ -166,6 +166,7 @@ impl Image {
             topic_epoch: topic.epoch,
             leader_epoch: topic.partition(at.partition)?.leader_epoch,
             segment_bytes: topic.config.segment_bytes,
+            durability: topic.config.durability,
             record_bytes_max: topic.config.record_bytes_max as usize,
             retention: topic.config.retention,
             retention_bytes: topic.config.retention_bytes,

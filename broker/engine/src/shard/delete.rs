@@ -29,6 +29,7 @@ impl Shard {
         }
         partition.state = State::Deleting;
         let timer = partition.retry.take();
+        self.forget_unsynced(index);
         if let Some(timer) = timer {
             self.timers.cancel(timer);
         }

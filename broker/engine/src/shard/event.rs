@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringway_wire::request::{Reply, Request};
+use ringway_wire::request::{Durability, Reply, Request};
 use ringway_wire::{CorrelationId, LeaderEpoch, MetadataEpoch, Offset, TopicPartition};
 
 use crate::buffer::Slice;
@@ -27,6 +27,8 @@ pub struct PartitionConfig {
     pub leader_epoch: LeaderEpoch,
     /// Largest segment, in bytes.
     pub segment_bytes: u64,
+    /// When a record may be acknowledged and shown.
+    pub durability: Durability,
     /// Largest record, in bytes of key, value, headers and tag.
     pub record_bytes_max: usize,
     /// How long records stay after their append at least; `None` is for ever.
@@ -183,6 +185,16 @@ pub enum Note {
     FlushFailed {
         /// What failed.
         error: DeviceError,
+    },
+    /// Records that were acknowledged from memory can't be written before the end: the disk is full
+    /// or has failed.
+    Unwritten {
+        /// The partition.
+        log: TopicPartition,
+        /// The first offset that is not on the disk.
+        from: Offset,
+        /// The offset after the last one that was acknowledged.
+        to: Offset,
     },
     /// Draining is over: everything accepted is durable, the checkpoint is written.
     Drained,

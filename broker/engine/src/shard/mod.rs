@@ -16,6 +16,7 @@ mod retention;
 mod round;
 mod seek;
 mod space;
+mod stable;
 mod status;
 mod tail;
 mod timers;
@@ -42,6 +43,7 @@ use crate::shard::read::Reads;
 use crate::shard::rebuild::Rebuilding;
 use crate::shard::retention::Retention;
 use crate::shard::round::Round;
+use crate::shard::stable::Unsynced;
 use crate::shard::timers::{TimerId, Timers};
 use crate::time::Now;
 
@@ -65,6 +67,12 @@ pub struct ShardConfig {
     pub cache_bytes_max: usize,
     /// Bytes appended and not yet durable; above it producers are told to come back.
     pub pending_bytes_max: usize,
+    /// Bytes acknowledged from memory, in topics of that durability, and not yet durable: what a
+    /// crash may lose. Above it acknowledgements wait for the disk.
+    pub unsynced_bytes_max: u64,
+    /// How long such bytes may have been acknowledged for, in nanoseconds. When the disk takes
+    /// longer, nothing more is acknowledged from memory.
+    pub unsynced_ns_max: u64,
     /// Bytes of cold reads in flight.
     pub read_bytes_max: usize,
     /// Bytes of cold reads in a second; `None` is no limit.
@@ -87,6 +95,8 @@ impl ShardConfig {
             sync_scope: SyncScope::File,
             cache_bytes_max: 128 << 20,
             pending_bytes_max: 64 << 20,
+            unsynced_bytes_max: 16 << 20,
+            unsynced_ns_max: 200_000_000,
             read_bytes_max: 16 << 20,
             read_bytes_per_second: None,
             lone_durable_write: true,
@@ -202,6 +212,8 @@ enum Timer {
     /// The next step of a checkpoint: more of it, or it has waited long enough for partitions that
     /// are being written.
     Checkpointing,
+    /// Something of a topic with durability `memory` has gathered for long enough.
+    Unsynced,
     /// The reads' budget for the next moment.
     Reads,
     /// Look for records that are too old.
@@ -253,6 +265,8 @@ pub struct ShardCounters {
     pub waiting: u64,
     /// Bytes appended and not durable; goes up and down.
     pub pending_bytes: u64,
+    /// Bytes acknowledged from memory and not durable; goes up and down.
+    pub unsynced_bytes: u64,
     /// Bytes of buffers in use; goes up and down.
     pub buffer_bytes: u64,
 }
@@ -279,6 +293,7 @@ pub struct Shard {
     opening: Opening,
     dirty: VecDeque<usize>,
     round: Option<Round>,
+    unsynced: Unsynced,
     reads: Reads,
     rebuilding: Rebuilding,
     retention: Retention,
@@ -338,6 +353,7 @@ impl Shard {
             opening: Opening::default(),
             dirty: VecDeque::new(),
             round: None,
+            unsynced: Unsynced::default(),
             reads,
             rebuilding: Rebuilding::default(),
             retention: Retention::default(),
@@ -374,6 +390,7 @@ impl Shard {
     #[must_use]
     pub fn counters(&self) -> ShardCounters {
         ShardCounters {
+            unsynced_bytes: self.unsynced_bytes(),
             buffer_bytes: self.pool.used_bytes() as u64,
             ..self.counters
         }
@@ -422,7 +439,7 @@ impl Shard {
             } => {
                 self.open(log, config, files, checkpoint, now);
             }
-            Event::Configure { log, config } => self.configure(log, config),
+            Event::Configure { log, config } => self.configure(log, config, now),
             Event::Delete { log } => self.delete(log),
             Event::DeviceFailed { error } => self.fail_device(error, false),
             Event::Drain => self.drain(),
@@ -458,6 +475,7 @@ impl Shard {
             Timer::Checkpoint => self.checkpoint_due(),
             // The turn itself goes on with the checkpoint.
             Timer::Checkpointing => {}
+            Timer::Unsynced => self.unsynced_due(),
             Timer::Reads => self.reads_due(),
             Timer::Retention => self.retention_due(),
         }
@@ -548,8 +566,16 @@ impl Shard {
         self.partitions[index].as_deref_mut()
     }
 
-    /// Puts a partition into the list of those with something to write.
+    /// Puts a partition into the list of those with something to write, unless more may gather.
     fn mark_dirty(&mut self, index: usize) {
+        let partition = self.partitions[index].as_deref();
+        let gathers = partition.is_some_and(Partition::may_gather);
+        if !gathers {
+            self.mark_dirty_now(index);
+        }
+    }
+
+    fn mark_dirty_now(&mut self, index: usize) {
         if let Some(partition) = self.partitions[index].as_deref_mut()
             && !partition.dirty
             && partition.pending_bytes() > 0
@@ -578,7 +604,7 @@ impl Shard {
         self.note(Note::State { log, state: text });
     }
 
-    fn configure(&mut self, log: TopicPartition, config: PartitionConfig) {
+    fn configure(&mut self, log: TopicPartition, config: PartitionConfig, now: Now) {
         if let Some(&index) = self.by_log.get(&log) {
             if let Some(partition) = self.partition(index) {
                 // The epoch of a leadership is opened with the partition, not changed here.
@@ -589,6 +615,8 @@ impl Shard {
                 };
             }
             self.watch_retention(index);
+            self.advance_stable(index, now);
+            self.mark_dirty(index);
             return;
         }
         self.opening.configure(log, config);
@@ -644,6 +672,7 @@ impl Shard {
     fn advance_drain(&mut self, now: Now) {
         let idle = self.round.is_none()
             && self.dirty.is_empty()
+            && !self.has_gathered()
             && self.opening.is_empty()
             && self.reads.is_idle()
             && self.pending.is_empty();
@@ -656,6 +685,7 @@ impl Shard {
             self.drain = Drain::Over;
             self.fail_acks_for_shutdown();
             self.fail_trims_for_shutdown();
+            self.note_unwritten();
             self.note(Note::Drained);
         }
     }

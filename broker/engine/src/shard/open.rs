@@ -426,6 +426,7 @@ impl Partition {
     ) {
         self.log_end = recovered.next_offset;
         self.durable_end = recovered.next_offset;
+        self.stable_end = recovered.next_offset;
         self.last_header_crc = recovered.last_header_crc;
         self.last_append_time_us = recovered.last_append_time_us;
         self.producers = recovered.producers.clone();
@@ -471,6 +472,9 @@ impl Partition {
             start_wanted: log_start,
             log_end: log_start,
             durable_end: log_start,
+            stable_end: log_start,
+            unsynced_bytes: 0,
+            oldest_ns: None,
             last_header_crc: 0,
             last_append_time_us: i64::MIN,
             epochs: Default::default(),

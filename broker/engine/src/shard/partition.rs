@@ -140,6 +140,13 @@ pub(super) struct Partition {
     pub(super) log_end: Offset,
     /// Offset up to which everything is durable.
     pub(super) durable_end: Offset,
+    /// Offset up to which everything may be shown: `durable_end`, or beyond it in a topic with
+    /// durability `memory`.
+    pub(super) stable_end: Offset,
+    /// Bytes between the two.
+    pub(super) unsynced_bytes: u64,
+    /// When the oldest batch that isn't durable was appended, in a topic with durability `memory`.
+    pub(super) oldest_ns: Option<u64>,
     pub(super) last_header_crc: u32,
     pub(super) last_append_time_us: i64,
     pub(super) epochs: Epochs,
@@ -199,7 +206,7 @@ pub(super) enum Appended {
 impl Partition {
     /// The offset after the last one that readers may see.
     pub(super) const fn high_watermark(&self) -> Offset {
-        self.durable_end
+        self.stable_end
     }
 
     /// Bytes appended and not durable.
@@ -301,7 +308,7 @@ impl Partition {
             writer.began_us = Some(append_time_us);
         }
         writer.index.add(base, Position(writer.end), append_time_us);
-        let (bytes, new_chunk) = writer.commit(bytes, next);
+        let (bytes, new_chunk) = writer.commit(bytes, next, now.mono_ns);
         if let Some(segment) = new_segment {
             self.begin_segment(segment);
         }
@@ -445,17 +452,17 @@ impl Partition {
         self.cursors.push_back(cursor);
     }
 
-    /// Adds a request that waits until the log is durable up to its batch's end.
-    pub(super) fn wait_durable(&mut self, ack: PendingAck) {
+    /// Adds a request that waits until the log may be acknowledged up to its batch's end.
+    pub(super) fn wait_stable(&mut self, ack: PendingAck) {
         let at = self
             .acks
             .partition_point(|known| known.next_offset <= ack.next_offset);
         self.acks.insert(at, ack);
     }
 
-    /// Nothing is written any more: frees what was appended and isn't durable.
+    /// Nothing is written any more: frees what was appended and nobody was told of.
     pub(super) fn give_up_pending(&mut self) {
-        self.tail.drop_from(self.durable_end);
+        self.tail.drop_from(self.stable_end);
         for writer in &mut self.writers {
             writer.give_up_pending();
         }
@@ -474,13 +481,26 @@ impl Partition {
         late
     }
 
-    /// Everything up to an offset is durable.
-    pub(super) fn advance_durable(&mut self, to: Offset) {
+    /// Everything up to an offset is durable: bytes that may have been acknowledged before.
+    pub(super) fn advance_durable(&mut self, to: Offset) -> u64 {
         assert!(
             self.durable_end <= to && to <= self.log_end,
             "durable_end ≤ log_end"
         );
+        let (from, shown_end) = (self.durable_end, self.stable_end.min(to));
+        let synced = match self.unsynced_bytes {
+            0 => 0,
+            _ => self
+                .tail
+                .from(from)
+                .take_while(|batch| batch.next <= shown_end)
+                .map(|batch| batch.bytes.len() as u64)
+                .sum(),
+        };
+        self.unsynced_bytes -= synced;
         self.durable_end = to;
+        self.stable_end = self.stable_end.max(to);
+        synced
     }
 }
 

@@ -101,6 +101,7 @@ impl Shard {
                     (next_offset, base_offset, append_time_us)
                 }
             };
+        self.advance_stable(index, now);
         if request.acks != Acks::None {
             let ack = PendingAck {
                 next_offset,
@@ -112,7 +113,7 @@ impl Shard {
                 received_ns,
                 appended_ns: now.mono_ns,
             };
-            self.acknowledge_when_durable(index, ack, now);
+            self.acknowledge_when_stable(index, ack, now);
         }
         self.want_space(index, now);
         self.mark_dirty(index);
@@ -140,16 +141,16 @@ impl Shard {
         Ok(index)
     }
 
-    fn acknowledge_when_durable(&mut self, index: usize, ack: PendingAck, now: Now) {
+    fn acknowledge_when_stable(&mut self, index: usize, ack: PendingAck, now: Now) {
         let partition = self.partitions[index]
             .as_deref_mut()
             .expect("it was just found");
-        if ack.next_offset <= partition.durable_end {
-            let reply = produce_reply(partition, &ack, StageTimes::default());
+        if ack.next_offset <= partition.acknowledged_end() {
+            let reply = produce_reply(partition, &ack, stages(&ack, None));
             self.reply(ack.token, reply);
             return;
         }
-        partition.wait_durable(ack);
+        partition.wait_stable(ack);
         if partition.acks_listed {
             return;
         }
@@ -160,22 +161,17 @@ impl Shard {
         self.ack_waiting.push(index);
     }
 
-    /// Answers every produce request whose batch has become durable.
-    pub(super) fn acknowledge(&mut self, index: usize, clock: RoundClock) {
+    /// Answers every produce request whose batch has become durable in a round, or may be
+    /// acknowledged without one.
+    pub(super) fn acknowledge(&mut self, index: usize, clock: Option<RoundClock>) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
         };
         while let Some(ack) = partition.acks.front()
-            && ack.next_offset <= partition.durable_end
+            && ack.next_offset <= partition.acknowledged_end()
         {
             let ack = partition.acks.pop_front().expect("there is a first");
-            // An ack of an earlier batch in a capped round may have come after the round began.
-            let stages = StageTimes {
-                received_ns: ack.appended_ns.saturating_sub(ack.received_ns),
-                queued_ns: clock.started_ns.saturating_sub(ack.appended_ns),
-                written_ns: clock.written_ns - clock.started_ns,
-                durable_ns: clock.durable_ns - clock.written_ns,
-            };
+            let stages = stages(&ack, clock);
             let reply = produce_reply(partition, &ack, stages);
             let token = ack.token;
             self.effects.push_back(Effect::Reply {
@@ -263,6 +259,23 @@ impl Shard {
     }
 }
 
+fn stages(ack: &PendingAck, clock: Option<RoundClock>) -> StageTimes {
+    let received_ns = ack.appended_ns.saturating_sub(ack.received_ns);
+    let Some(clock) = clock else {
+        return StageTimes {
+            received_ns,
+            ..StageTimes::default()
+        };
+    };
+    StageTimes {
+        received_ns,
+        // An ack of an earlier batch in a capped round may have come after the round began.
+        queued_ns: clock.started_ns.saturating_sub(ack.appended_ns),
+        written_ns: clock.written_ns - clock.started_ns,
+        durable_ns: clock.durable_ns - clock.written_ns,
+    }
+}
+
 fn produce_reply(partition: &Partition, ack: &PendingAck, stages: StageTimes) -> Reply {
     Reply::Produce(ProduceReply {
         fault: None,
@@ -270,7 +283,10 @@ fn produce_reply(partition: &Partition, ack: &PendingAck, stages: StageTimes) ->
         base_offset: ack.base_offset,
         append_time_us: ack.append_time_us,
         log_start: partition.log_start,
-        durability: Durability::Fsync,
+        durability: match ack.next_offset <= partition.durable_end {
+            true => Durability::Fsync,
+            false => Durability::Memory,
+        },
         stages: ack.trace.then_some(stages),
     })
 }

@@ -349,8 +349,9 @@ impl Shard {
         let partition = self.partitions[task.partition]
             .as_deref()
             .expect("it exists");
-        let high_watermark = partition.high_watermark();
-        if next < high_watermark && next > task.base {
+        // What isn't durable is not looked for on the disk: the tail cache has it.
+        let durable_end = partition.durable_end;
+        if next < durable_end && next > task.base {
             let task = FetchTask {
                 expected: next,
                 read_bytes: READ_BYTES,
@@ -360,7 +361,8 @@ impl Shard {
         }
         match task.want {
             Want::Since(search) | Want::Beginning(search) => {
-                self.time_found(task.partition, task.token, search.then, high_watermark)
+                let offset = partition.first_in_memory_since(search.time_us);
+                self.time_found(task.partition, task.token, search.then, offset);
             }
             Want::Batches(_) => {
                 let reason = "the segment ends before it".to_owned();
@@ -452,7 +454,7 @@ fn readable(partition: &Partition, base: Offset) -> Option<Readable> {
 
 /// Looks through the bytes of one read for what a task wants.
 fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &Slice) -> Found {
-    let high_watermark = partition.high_watermark();
+    let durable_end = partition.durable_end;
     let read_start = block_floor(task.position);
     let mut at = (task.position - read_start) as usize;
     let mut expected = task.expected;
@@ -461,7 +463,7 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
     let more = bytes.len() == task.read_bytes && read_end < block_ceil(segment.end);
     loop {
         let position = read_start + at as u64;
-        if expected >= segment.next_base || expected >= high_watermark {
+        if expected >= segment.next_base || expected >= durable_end {
             return gathered.or(expected, position, Found::SegmentEnd(expected));
         }
         let header = match batch_at(partition, expected, bytes, at) {
@@ -511,7 +513,7 @@ fn search(partition: &Partition, task: &FetchTask, segment: &Readable, bytes: &S
             }
             Want::Since(_) | Want::Beginning(_) => {}
             Want::Batches(request) if header.next_offset() > request.offset => {
-                let limits = wanted(&request, high_watermark);
+                let limits = wanted(&request, durable_end);
                 let records = u64::from(header.last_offset_delta) + 1;
                 if !gathered.take(&limits, bytes.slice(at..at + size), records) {
                     return gathered.or(expected, position, Found::SegmentEnd(expected));

@@ -56,6 +56,7 @@ impl Shard {
         if self.round.is_some() {
             return;
         }
+        self.list_gathered(now);
         let mut planned: Vec<(RoundWrite, Write)> = Vec::new();
         for _ in 0..self.dirty.len() {
             let index = self.dirty.pop_front().expect("the length was asked for");
@@ -273,8 +274,9 @@ impl Shard {
         }
         for write in &round.writes {
             let index = write.partition;
-            self.acknowledge(index, clock);
+            self.acknowledge(index, Some(clock));
             self.captured_durable(index);
+            self.advance_trims(index);
             self.wake_waiters(index);
             self.retire_writers(index);
             self.want_space(index, now);
@@ -320,9 +322,12 @@ impl Shard {
         let next_offset = writer.made_durable(write.end);
         self.counters.pending_bytes -= write.end - before;
         if let Some(next_offset) = next_offset {
-            partition.advance_durable(next_offset);
+            self.advance_durable(write.partition, next_offset);
         }
         // While a retry is due, something else of it has found no space.
+        let Some(partition) = self.partitions[write.partition].as_deref() else {
+            return;
+        };
         if partition.state == State::Full && partition.retry.is_none() {
             self.set_state(write.partition, State::Ready);
         }
@@ -352,6 +357,7 @@ impl Shard {
         );
         self.counters.pending_bytes -= partition.pending_bytes();
         partition.give_up_pending();
+        self.keep_unsynced(index);
         self.checkpointing.forget_captured(index);
         self.set_state(index, State::Failed(reason.to_owned()));
         let fault = Fault::new(ErrorCode::StorageFailed, message);

@@ -62,6 +62,15 @@ impl Partition {
         Sought::In(self.segment_start(low.saturating_sub(1)).0)
     }
 
+    /// The first batch appended at or after a time of those that aren't durable, or else the end of
+    /// what may be shown.
+    pub(super) fn first_in_memory_since(&self, time_us: i64) -> Offset {
+        let mut batches = self.tail.from(self.durable_end);
+        let first = batches.find(|batch| batch.append_time_us >= time_us);
+        let end = self.high_watermark();
+        first.map_or(end, |batch| batch.base.min(end))
+    }
+
     fn set_began(&mut self, base: Offset, began_us: i64) {
         if let Some(sealed) = self.sealed_at(base) {
             sealed.began_us = Some(began_us);
@@ -100,7 +109,6 @@ impl Shard {
     /// Looks in a log that isn't empty.
     pub(super) fn seek_time(&mut self, index: usize, token: Token, search: TimeSearch) {
         let partition = self.partitions[index].as_deref().expect("it exists");
-        let high_watermark = partition.high_watermark();
         let task = |want, base, read_bytes| FetchTask {
             token,
             partition: index,
@@ -111,8 +119,9 @@ impl Shard {
             read_bytes,
         };
         match partition.seek(search.time_us) {
-            Sought::In(base) if base >= high_watermark => {
-                self.time_found(index, token, search.then, high_watermark);
+            Sought::In(base) if base >= partition.durable_end => {
+                let offset = partition.first_in_memory_since(search.time_us);
+                self.time_found(index, token, search.then, offset);
             }
             Sought::In(base) => self.place(task(Want::Since(search), base, READ_BYTES)),
             Sought::Unknown(base) => {

@@ -48,6 +48,12 @@ impl TailCache {
         self.batches.front().map(|batch| batch.base)
     }
 
+    /// The batches that begin at or behind an offset.
+    pub(super) fn from(&self, offset: Offset) -> impl Iterator<Item = &CachedBatch> {
+        let first = self.batches.partition_point(|batch| batch.base < offset);
+        self.batches.range(first..)
+    }
+
     /// Whole batches from `wanted.offset` on, neighbours in memory joined; empty when the cache
     /// doesn't reach back so far or nothing may be seen yet.
     pub(super) fn read(&self, wanted: &Wanted) -> Vec<Slice> {

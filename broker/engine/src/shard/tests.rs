@@ -4,6 +4,7 @@
 mod checkpoints;
 mod deletes;
 mod failures;
+mod memory;
 mod reads;
 mod retention;
 mod rig;

@@ -68,8 +68,25 @@ impl Shard {
         if offset <= partition.log_start {
             return self.answer_trims(index);
         }
+        if offset > partition.durable_end {
+            // Shown from memory only: it is written first.
+            return self.mark_dirty_now(index);
+        }
         self.want_start(index, offset);
         self.checkpointing.make_due();
+    }
+
+    /// More is durable: perhaps up to where somebody wants the log to start.
+    pub(super) fn advance_trims(&mut self, index: usize) {
+        let Some(partition) = self.partitions[index].as_deref() else {
+            return;
+        };
+        let durable = partition.trims.iter().map(|trim| trim.to);
+        let durable = durable.filter(|&to| to <= partition.durable_end).max();
+        if let Some(to) = durable.filter(|&to| to > partition.start_wanted) {
+            self.want_start(index, to);
+            self.checkpointing.make_due();
+        }
     }
 
     fn refuse_trim(&mut self, index: usize, token: Token, fault: Fault) {

@@ -31,6 +31,7 @@ struct Placed {
 struct BatchEnd {
     position: u64,
     next_offset: Offset,
+    appended_ns: u64,
 }
 
 /// The next write of a segment.
@@ -178,6 +179,11 @@ impl SegmentWriter {
         self.end - self.durable
     }
 
+    /// When the oldest batch that isn't durable was appended.
+    pub(super) fn oldest_pending_ns(&self) -> Option<u64> {
+        self.ends.front().map(|end| end.appended_ns)
+    }
+
     /// Bytes of chunks that the next segment of this partition should start with.
     pub(super) const fn chunk_bytes(&self) -> usize {
         self.chunk_bytes
@@ -231,7 +237,12 @@ impl SegmentWriter {
 
     /// Makes the reserved bytes part of the segment; the batch as shared bytes, and whether it is
     /// the first of its chunk.
-    pub(super) fn commit(&mut self, bytes: usize, next_offset: Offset) -> (Slice, bool) {
+    pub(super) fn commit(
+        &mut self,
+        bytes: usize,
+        next_offset: Offset,
+        now_ns: u64,
+    ) -> (Slice, bool) {
         let last = self.chunks.back_mut().expect("space was reserved");
         let start = last.chunk.len();
         last.chunk.fill(bytes);
@@ -239,6 +250,7 @@ impl SegmentWriter {
         self.ends.push_back(BatchEnd {
             position: self.end,
             next_offset,
+            appended_ns: now_ns,
         });
         let slice = last.chunk.slice(start..start + bytes);
         (slice, std::mem::take(&mut self.new_chunk))

@@ -20,6 +20,10 @@ impl Node {
             self.delete();
             return self.pump(observer);
         }
+        if self.random.chance(self.profile.durability_changes) {
+            self.change_durability();
+            return self.pump(observer);
+        }
         match self.random.below(100) {
             0..62 => {
                 let producer = self.random.index(self.world.producers.len());
@@ -118,6 +122,7 @@ impl Node {
             (_, 3..6) => Acks::Leader,
             _ => Acks::All,
         };
+        self.world.history.sent_again(number);
         let sent = std::rc::Rc::clone(self.world.history.sent(number));
         self.trace.record(&[7, number as u64], || {
             format!("producer {index} sends batch {number}, {:?}", sent.producer)
@@ -207,6 +212,7 @@ impl Node {
             let end = self.world.history.logs[reader.log].seen_end();
             reader.offset = Offset(self.random.below(end.0 + 1));
             reader.last_epoch = None;
+            reader.cut = None;
         }
         reader.waiting = true;
         self.world.readers[index] = reader;
@@ -293,6 +299,20 @@ impl Node {
         for reader in &mut self.world.readers {
             reader.waiting = false;
         }
+    }
+
+    fn change_durability(&mut self) {
+        let logs = self.world.live_logs();
+        if logs.is_empty() {
+            return;
+        }
+        let log = logs[self.random.index(logs.len())];
+        self.world.history.change_durability(log);
+        self.coverage.hit("durability changed");
+        let config = self.config_of(log);
+        let log = self.world.history.logs[log].log;
+        self.shard
+            .apply(Event::Configure { log, config }, self.world.now);
     }
 
     fn delete(&mut self) {

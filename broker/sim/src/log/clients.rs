@@ -44,6 +44,12 @@ impl Producer {
         }
     }
 
+    /// Some of what was acknowledged is lost: it goes on as another producer, and what was not
+    /// acknowledged is left to its fate.
+    pub(super) fn begin_again(&mut self, id: ProducerId) {
+        *self = Self::new(self.log, Some(id));
+    }
+
     /// The broker is gone: what was not acknowledged is sent again.
     pub(super) fn disconnect(&mut self) {
         self.resend = !self.window.is_empty();
@@ -97,6 +103,8 @@ pub(super) struct Reader {
     /// It begins again from some offset instead of following the tail.
     pub(super) cold: bool,
     pub(super) waiting: bool,
+    /// It has read beyond where a crash has cut the log: the next answer has to say so.
+    pub(super) cut: Option<Offset>,
 }
 
 impl Reader {
@@ -107,6 +115,7 @@ impl Reader {
             last_epoch: None,
             cold,
             waiting: false,
+            cut: None,
         }
     }
 }

@@ -8,15 +8,19 @@ use std::rc::Rc;
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Things that have to happen in a sweep of any length, so that its passing means something.
-pub const EVENTS: [&str; 31] = [
+pub const EVENTS: [&str; 36] = [
     "acknowledged",
     "acknowledged again",
+    "acknowledged from memory",
+    "acknowledged from memory and lost",
+    "acknowledged beyond the bounds of memory",
     "answered late",
     "checkpoint lost",
     "checkpoint saved",
     "clean stop",
     "cold read",
     "damage found",
+    "durability changed",
     "durable write",
     "file synced",
     "filled ahead",
@@ -34,6 +38,7 @@ pub const EVENTS: [&str; 31] = [
     "overloaded",
     "power cut",
     "read failed",
+    "reader told of a cut",
     "side file damaged",
     "segment sealed",
     "storage failed",

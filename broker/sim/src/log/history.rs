@@ -3,11 +3,13 @@
 //! A batch has one place at most, for ever; what was acknowledged has the place that was named;
 //! what somebody has read stays as it was.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
+use ringway_engine::shard::ShardConfig;
 use ringway_wire::batch::{BatchHeader, CheckedBatch};
 use ringway_wire::limits::LEADER_PART_BYTES;
+use ringway_wire::request::Durability;
 use ringway_wire::{LeaderEpoch, Offset, ProducerId, Sequence, TopicPartition};
 
 use crate::log::batch::{BatchNumber, Sent};
@@ -31,6 +33,12 @@ struct Fate {
     acknowledged: Option<Offset>,
     /// Where a reader found it.
     found: Option<Offset>,
+    /// An acknowledgement said that it is on stable storage.
+    durable: bool,
+    /// When it was acknowledged first, by the monotonic clock.
+    acknowledged_ns: u64,
+    /// A crash has taken it: it must never be there again, unless it is sent again.
+    lost: bool,
     /// It must never be accepted: it was damaged on its way, or leaves a gap.
     forbidden: bool,
 }
@@ -51,8 +59,16 @@ pub(super) struct LogHistory {
     pub(super) log: TopicPartition,
     /// Its topic was deleted, or is being deleted.
     pub(super) deleted: bool,
+    /// Its durability is `memory`.
+    pub(super) memory: bool,
+    /// It was at some time.
+    memory_once: bool,
+    /// A crash may have taken what nobody said is on stable storage; nobody has looked yet.
+    may_lack: bool,
     /// The largest end of an acknowledged batch.
     pub(super) acknowledged_end: Offset,
+    /// The largest end of one that was said to be on stable storage.
+    durable_end: Offset,
     /// The largest high watermark that somebody was told.
     pub(super) watermark: Offset,
     /// What readers found, by base offset.
@@ -74,14 +90,28 @@ pub(super) struct History {
     pub(super) logs: Vec<LogHistory>,
     sent: Vec<Rc<Sent>>,
     fates: Vec<Fate>,
+    /// What the last crash has taken, of all logs.
+    lost: Lost,
+}
+
+/// What a crash has taken of what was acknowledged from memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    bytes: u64,
+    /// When the first and the last of it were acknowledged.
+    span_ns: Option<(u64, u64)>,
 }
 
 impl History {
-    pub(super) fn add_log(&mut self, log: TopicPartition) {
+    pub(super) fn add_log(&mut self, log: TopicPartition, memory: bool) {
         self.logs.push(LogHistory {
             log,
             deleted: false,
+            memory,
+            memory_once: memory,
+            may_lack: false,
             acknowledged_end: Offset(0),
+            durable_end: Offset(0),
             watermark: Offset(0),
             seen: BTreeMap::new(),
         });
@@ -110,10 +140,33 @@ impl History {
         self.fates[number].acknowledged.is_some()
     }
 
-    /// A producer was told where its batch is.
-    pub(super) fn acknowledged(&mut self, number: BatchNumber, base: Offset) -> Result<(), Broken> {
+    /// A topic gets another durability.
+    pub(super) fn change_durability(&mut self, log: usize) {
+        let log = &mut self.logs[log];
+        log.memory = !log.memory;
+        log.memory_once |= log.memory;
+    }
+
+    /// A batch is sent, perhaps once more.
+    pub(super) fn sent_again(&mut self, number: BatchNumber) {
+        self.fates[number].lost = false;
+    }
+
+    /// A producer was told where its batch is, and what would be left of it after a crash.
+    pub(super) fn acknowledged(
+        &mut self,
+        number: BatchNumber,
+        base: Offset,
+        durability: Durability,
+        now_ns: u64,
+    ) -> Result<(), Broken> {
         let fate = &mut self.fates[number];
         let sent = &self.sent[number];
+        let durable = durability == Durability::Fsync;
+        ensure!(
+            durable || self.logs[sent.log].memory_once,
+            "batch {number} was acknowledged from memory, its topic is not of that durability"
+        );
         ensure!(
             !fate.forbidden,
             "batch {number} was acknowledged although it is damaged or early"
@@ -124,10 +177,93 @@ impl History {
                 "batch {number} was acknowledged at offset {base}, it was at {before} before"
             );
         }
+        if fate.acknowledged.is_none() {
+            fate.acknowledged_ns = now_ns;
+        }
         fate.acknowledged = Some(base);
+        fate.durable |= durable;
         let log = &mut self.logs[sent.log];
-        log.acknowledged_end = log.acknowledged_end.max(base.plus(sent.records.into()));
+        let end = base.plus(sent.records.into());
+        log.acknowledged_end = log.acknowledged_end.max(end);
+        if durable {
+            log.durable_end = log.durable_end.max(end);
+        }
         Ok(())
+    }
+
+    /// A clean stop is over: everything is on stable storage.
+    pub(super) fn all_durable(&mut self) {
+        for fate in &mut self.fates {
+            fate.durable |= fate.acknowledged.is_some();
+        }
+        for log in &mut self.logs {
+            log.durable_end = log.acknowledged_end;
+        }
+    }
+
+    /// A broker starts on what is left.
+    pub(super) fn crashed(&mut self) {
+        self.lost = Lost::default();
+        for log in &mut self.logs {
+            log.may_lack = true;
+        }
+    }
+
+    /// After a crash somebody hears for the first time where a log ends: what was acknowledged from
+    /// memory behind it is lost, within the bounds, and nothing else. The producers that lack
+    /// something, if anything is lost.
+    pub(super) fn cut(
+        &mut self,
+        log: usize,
+        end: Offset,
+        bounds: &ShardConfig,
+    ) -> Result<Option<BTreeSet<ProducerId>>, Broken> {
+        let at = &mut self.logs[log];
+        let told = at.watermark.max(at.acknowledged_end);
+        if !std::mem::take(&mut at.may_lack) || told <= end {
+            return Ok(None);
+        }
+        let mut losers = BTreeSet::new();
+        for (number, fate) in self.fates.iter_mut().enumerate() {
+            let sent = &self.sent[number];
+            let place = fate.acknowledged.or(fate.found);
+            if sent.log != log || place.is_none_or(|base| base < end) {
+                continue;
+            }
+            ensure!(
+                !fate.durable,
+                "batch {number} is lost: it was said to be on stable storage"
+            );
+            if fate.acknowledged.is_some() {
+                let at = fate.acknowledged_ns;
+                self.lost.bytes += sent.bytes.len() as u64;
+                let (first, last) = self.lost.span_ns.unwrap_or((at, at));
+                self.lost.span_ns = Some((first.min(at), last.max(at)));
+                losers.extend(sent.producer.map(|(id, _)| id));
+            }
+            *fate = Fate {
+                lost: true,
+                ..Fate::default()
+            };
+        }
+        ensure!(
+            self.lost.bytes <= bounds.unsynced_bytes_max,
+            "{} bytes are lost that were acknowledged from memory, {} may be",
+            self.lost.bytes,
+            bounds.unsynced_bytes_max
+        );
+        let (first, last) = self.lost.span_ns.unwrap_or_default();
+        ensure!(
+            last - first <= bounds.unsynced_ns_max,
+            "what was acknowledged from memory in {} ns is lost, {} may be",
+            last - first,
+            bounds.unsynced_ns_max
+        );
+        let log = &mut self.logs[log];
+        log.watermark = end;
+        log.acknowledged_end = log.acknowledged_end.min(end);
+        drop(log.seen.split_off(&end));
+        Ok(Some(losers))
     }
 
     /// Somebody was told how far readers may see.
@@ -217,6 +353,7 @@ impl History {
             "batch {number} at offset {base} has other bytes"
         );
         let fate = &mut self.fates[number];
+        ensure!(!fate.lost, "batch {number} was lost and is at {base}");
         ensure!(
             !fate.forbidden,
             "batch {number} is at {base} although it is damaged or early"

@@ -7,7 +7,7 @@ use ringway_engine::device::{DeviceError, Done, FileId, Op, OpId, Outcome, Segme
 use ringway_engine::log::{Slots, merge};
 use ringway_engine::shard::{Effect, Event, Note, PartitionConfig, Shard, Token};
 use ringway_engine::time::Now;
-use ringway_wire::request::Request;
+use ringway_wire::request::{Durability, Request};
 use ringway_wire::{
     CorrelationId, LeaderEpoch, MetadataEpoch, Offset, PartitionIndex, ProducerId, TopicId,
     TopicPartition,
@@ -49,29 +49,35 @@ impl World {
             now,
             producer_next: 1,
         };
-        for _ in 0..profile.partitions {
-            world.add_log();
+        for log in 0..profile.partitions {
+            world.add_log(profile.memory.has(log));
         }
         world
     }
 
     /// A new partition with its clients.
-    pub(super) fn add_log(&mut self) -> usize {
+    pub(super) fn add_log(&mut self, memory: bool) -> usize {
         let log = self.history.logs.len();
         let topic = TopicId(0x7000 + log as u128);
-        self.history.add_log(TopicPartition {
+        let place = TopicPartition {
             topic,
             partition: PartitionIndex(0),
-        });
+        };
+        self.history.add_log(place, memory);
         for _ in 0..2 {
-            let id = ProducerId(self.producer_next);
-            self.producer_next += 1;
+            let id = self.new_producer();
             self.producers.push(Producer::new(log, Some(id)));
         }
         self.producers.push(Producer::new(log, None));
         self.readers.push(Reader::new(log, false));
         self.readers.push(Reader::new(log, true));
         log
+    }
+
+    pub(super) fn new_producer(&mut self) -> ProducerId {
+        let id = ProducerId(self.producer_next);
+        self.producer_next += 1;
+        id
     }
 
     /// Partitions that exist.
@@ -126,6 +132,8 @@ pub(super) struct Node {
     /// Damage is possible: what can't be read is no broken promise.
     pub(super) damage_expected: bool,
     pub(super) drained: bool,
+    /// A clean stop couldn't write everything.
+    unwritten: bool,
     saboteur: Saboteur,
     kinds: BTreeMap<OpId, Kind>,
     /// Files that were called `next.log` when the broker started.
@@ -160,6 +168,7 @@ impl Node {
         let profile = &ways.profile;
         world.epoch += 1;
         world.disconnect();
+        world.history.crashed();
         device.set_failures(Failures::default());
         for log in world.history.logs.iter().filter(|log| log.deleted) {
             device.remove_orphan(log.log);
@@ -186,32 +195,23 @@ impl Node {
             opened: BTreeMap::new(),
             damage_expected: false,
             drained: false,
+            unwritten: false,
             saboteur: Saboteur::new(ways.sabotage),
             kinds: BTreeMap::new(),
             found_next: BTreeSet::new(),
             correlation: 0,
         };
         for log in node.world.live_logs() {
-            let log = node.world.history.logs[log].log;
-            let checkpoint = entries.remove(&log).map(Box::new);
+            let place = node.world.history.logs[log].log;
+            let checkpoint = entries.remove(&place).map(Box::new);
             node.open(log, checkpoint);
         }
         node
     }
 
-    fn open(
-        &mut self,
-        log: TopicPartition,
-        checkpoint: Option<Box<ringway_engine::log::CheckpointEntry>>,
-    ) {
-        let config = PartitionConfig {
-            topic_epoch: MetadataEpoch(1),
-            leader_epoch: LeaderEpoch(self.world.epoch),
-            segment_bytes: self.profile.segment_bytes,
-            record_bytes_max: 1 << 20,
-            retention: None,
-            retention_bytes: None,
-        };
+    fn open(&mut self, log: usize, checkpoint: Option<Box<ringway_engine::log::CheckpointEntry>>) {
+        let config = self.config_of(log);
+        let log = self.world.history.logs[log].log;
         let files = self.device.list(log);
         self.shard.apply(
             Event::Open {
@@ -224,10 +224,26 @@ impl Node {
         );
     }
 
+    pub(super) fn config_of(&self, log: usize) -> PartitionConfig {
+        PartitionConfig {
+            topic_epoch: MetadataEpoch(1),
+            leader_epoch: LeaderEpoch(self.world.epoch),
+            segment_bytes: self.profile.segment_bytes,
+            durability: match self.world.history.logs[log].memory {
+                true => Durability::Memory,
+                false => Durability::Fsync,
+            },
+            record_bytes_max: 1 << 20,
+            retention: None,
+            retention_bytes: None,
+        }
+    }
+
     /// A partition that didn't exist before.
     pub(super) fn create(&mut self) {
-        let log = self.world.add_log();
-        self.open(self.world.history.logs[log].log, None);
+        let memory = self.profile.memory.has(self.world.history.logs.len());
+        let log = self.world.add_log(memory);
+        self.open(log, None);
     }
 
     /// Waits until every partition is open, with the device at work.
@@ -401,8 +417,19 @@ impl Node {
                     },
                 );
             }
+            Note::Unwritten { log, from, to } => {
+                let full = self.profile.device.capacity_bytes < u64::MAX;
+                ensure!(
+                    full || self.profile.has_failures(),
+                    "{log} from {from} to {to} is not written at a clean stop"
+                );
+                self.unwritten = true;
+            }
             Note::Drained => {
                 self.coverage.hit("clean stop");
+                if !self.unwritten {
+                    self.world.history.all_durable();
+                }
                 self.drained = true;
             }
             Note::State { log, state } => {

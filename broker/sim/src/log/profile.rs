@@ -14,6 +14,9 @@ pub(super) struct Profile {
     pub(super) shard: ShardConfig,
     pub(super) segment_bytes: u64,
     pub(super) partitions: usize,
+    pub(super) memory: MemoryLogs,
+    /// Steps, of 1,000, that change a topic's durability.
+    pub(super) durability_changes: u64,
     pub(super) sizes: Sizes,
     /// Choices, of 1,000, that let the device work instead of a client.
     pub(super) device_turns: u64,
@@ -27,14 +30,41 @@ pub(super) struct Profile {
     pub(super) kills: u64,
 }
 
+/// Which partitions are of topics with durability `memory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MemoryLogs {
+    None,
+    EveryOther,
+    All,
+}
+
+impl MemoryLogs {
+    pub(super) const fn has(self, log: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::EveryOther => log.is_multiple_of(2),
+            Self::All => true,
+        }
+    }
+}
+
 impl Profile {
     pub(super) fn draw(seed: u64) -> Self {
         let mut random = Random::for_item(seed, 0x9f0f);
         let device = draw_device(&mut random);
         let sizes = Sizes::draw(&mut random);
+        let memory = [MemoryLogs::None, MemoryLogs::EveryOther, MemoryLogs::All];
+        // Of its own, so that the rest of a seed is as it was without.
+        let mut of_memory = Random::for_item(seed, 0x3e30);
         Self {
             device,
-            shard: draw_shard(device, sizes, &mut random),
+            shard: ShardConfig {
+                unsynced_bytes_max: [8 << 10, 64 << 10, 1 << 20][of_memory.index(3)],
+                unsynced_ns_max: [500_000, 5_000_000, 500_000_000][of_memory.index(3)],
+                ..draw_shard(device, sizes, &mut random)
+            },
+            memory: memory[of_memory.index(3)],
+            durability_changes: [0, 0, 10][of_memory.index(3)],
             segment_bytes: match sizes {
                 Sizes::Huge => 32 << 20,
                 _ => [64 << 10, 64 << 10, 128 << 10, 1 << 20][random.index(4)],

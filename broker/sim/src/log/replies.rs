@@ -2,7 +2,9 @@
 
 use ringway_engine::buffer::Slice;
 use ringway_wire::batch::BatchBytes;
-use ringway_wire::request::{FetchReply, ListOffsetsReply, OffsetAt, ProduceReply, Reply};
+use ringway_wire::request::{
+    Durability, FetchReply, ListOffsetsReply, OffsetAt, ProduceReply, Reply,
+};
 use ringway_wire::{ErrorCode, Fault, Offset};
 
 use crate::log::batch::BatchNumber;
@@ -42,6 +44,10 @@ pub(super) enum Waiting {
     Audited {
         answer: Result<(HandedOut, Offset), (Fault, Offset)>,
     },
+}
+
+fn code_of(reply: &FetchReply) -> Option<ErrorCode> {
+    reply.fault.as_ref().map(|fault| fault.code)
 }
 
 impl Waiting {
@@ -117,6 +123,7 @@ impl Node {
         data: &[Slice],
     ) -> Result<HandedOut, Broken> {
         if !self.damage_expected {
+            self.cut(log, watermark)?;
             self.world.history.told_watermark(log, watermark)?;
         }
         let mut bytes = BatchBytes::new();
@@ -162,7 +169,10 @@ impl Node {
             if self.world.history.sent(number).bytes.len() > 256 << 10 {
                 self.coverage.hit("large batch");
             }
-            self.world.history.acknowledged(number, reply.base_offset)?;
+            self.count_durability(log, reply.durability);
+            let (base, now_ns) = (reply.base_offset, self.world.now.mono_ns);
+            let history = &mut self.world.history;
+            history.acknowledged(number, base, reply.durability, now_ns)?;
             self.world.producers[index].acknowledge(number);
             return Ok(());
         };
@@ -180,6 +190,45 @@ impl Node {
             producer.resend |= producer.window.iter().any(|at| at.number == number);
         }
         Ok(())
+    }
+
+    /// A log's end is told: after a crash, for the first time.
+    fn cut(&mut self, log: usize, end: Offset) -> Result<(), Broken> {
+        let history = &mut self.world.history;
+        let Some(losers) = history.cut(log, end, &self.profile.shard)? else {
+            return Ok(());
+        };
+        if !losers.is_empty() {
+            self.coverage.hit("acknowledged from memory and lost");
+        }
+        for index in 0..self.world.producers.len() {
+            let id = self.world.producers[index].id;
+            if id.is_some_and(|id| losers.contains(&id)) {
+                let id = self.world.new_producer();
+                self.world.producers[index].begin_again(id);
+            }
+        }
+        for reader in &mut self.world.readers {
+            if reader.log != log || reader.offset <= end {
+                continue;
+            }
+            match reader.last_epoch {
+                Some(_) => reader.cut = Some(reader.cut.unwrap_or(end).min(end)),
+                None => reader.offset = end,
+            }
+        }
+        Ok(())
+    }
+
+    fn count_durability(&self, log: usize, durability: Durability) {
+        match durability {
+            Durability::Memory => self.coverage.hit("acknowledged from memory"),
+            Durability::Fsync if self.world.history.logs[log].memory => {
+                self.coverage
+                    .hit("acknowledged beyond the bounds of memory");
+            }
+            Durability::Fsync => {}
+        }
     }
 
     fn count_fault(&self, code: ErrorCode) {
@@ -201,6 +250,18 @@ impl Node {
     ) -> Result<(), Broken> {
         self.world.readers[index].waiting = false;
         let log = self.world.readers[index].log;
+        let cut = self.world.readers[index].cut;
+        if let (Some(cut), Some(ErrorCode::LogTruncated)) = (cut, code_of(reply)) {
+            ensure!(
+                reply.safe_offset <= cut,
+                "a reader at {offset} was told to go on at {}, the log was cut at {cut}",
+                reply.safe_offset
+            );
+            self.coverage.hit("reader told of a cut");
+            let reader = &mut self.world.readers[index];
+            (reader.offset, reader.last_epoch, reader.cut) = (reply.safe_offset, None, None);
+            return Ok(());
+        }
         if let Some(fault) = &reply.fault {
             ensure!(
                 self.excused(log, fault.code),
@@ -208,6 +269,10 @@ impl Node {
             );
             return Ok(());
         }
+        ensure!(
+            cut.is_none(),
+            "a reader at {offset} isn't told that the log was cut at {cut:?}"
+        );
         let out = self.take(log, offset, reply.high_watermark, data)?;
         let reader = &mut self.world.readers[index];
         reader.offset = out.end;

@@ -8,8 +8,8 @@ use ringway_wire::batch::{
     BatchBuilder, BatchBytes, BatchLimits, CheckedBatch, ProducerStamp, RecordRef,
 };
 use ringway_wire::request::{
-    Acks, FetchReply, FetchRequest, ListOffsetsReply, ListOffsetsRequest, OffsetAt, ProduceRequest,
-    Reply, Request, TrimBefore, TrimRequest,
+    Acks, Durability, FetchReply, FetchRequest, ListOffsetsReply, ListOffsetsRequest, OffsetAt,
+    ProduceRequest, Reply, Request, TrimBefore, TrimRequest,
 };
 use ringway_wire::{
     CorrelationId, ErrorCode, LeaderEpoch, MetadataEpoch, Offset, PartitionIndex, ShardId, TopicId,
@@ -66,6 +66,8 @@ pub(super) struct Rig {
     segment_bytes: u64,
     pub(super) retention: Option<Duration>,
     pub(super) retention_bytes: Option<u64>,
+    /// Of partitions opened, or changed, from now on.
+    pub(super) durability: Durability,
     pub(super) leader_epoch: u32,
     tokens: u32,
 }
@@ -123,6 +125,7 @@ impl Rig {
             segment_bytes,
             retention: None,
             retention_bytes: None,
+            durability: Durability::Fsync,
             leader_epoch: 1,
             tokens: 0,
         }
@@ -133,6 +136,7 @@ impl Rig {
             topic_epoch: MetadataEpoch(1),
             leader_epoch: LeaderEpoch(self.leader_epoch),
             segment_bytes: self.segment_bytes,
+            durability: self.durability,
             record_bytes_max: 8 << 20,
             retention: self.retention,
             retention_bytes: self.retention_bytes,
@@ -198,6 +202,15 @@ impl Rig {
             }
         }
         panic!("the shard never comes to rest");
+    }
+
+    /// Takes the replies that are there without a turn; how many.
+    pub(super) fn turn_replies(&mut self) -> usize {
+        let before = self.replies.len();
+        for done in self.take_effects() {
+            self.shard.apply(Event::Done(done), self.now);
+        }
+        self.replies.len() - before
     }
 
     /// Turns whenever the shard wants to be, for so long.
@@ -398,6 +411,19 @@ impl Rig {
             offset: Offset(offset),
             bytes_max: 1 << 20,
             wait_ms,
+            ..FetchRequest::default()
+        };
+        self.request(request.into(), &[])
+    }
+
+    /// A fetch by a reader who has read up to an offset in an epoch.
+    pub(super) fn fetch_after(&mut self, offset: u64, last_epoch: u32) -> u32 {
+        let request = FetchRequest {
+            topic: LOG.topic,
+            partition: LOG.partition,
+            offset: Offset(offset),
+            last_epoch: Some(LeaderEpoch(last_epoch)),
+            bytes_max: 1 << 20,
             ..FetchRequest::default()
         };
         self.request(request.into(), &[])
