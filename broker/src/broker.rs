@@ -14,7 +14,8 @@ use tokio::task::LocalSet;
 use crate::config::{Config, ConfigError};
 use crate::controller::admin::{About, Admin, Health, QUERIES_MAX};
 use crate::controller::{self, DiskFiles, OpenError, SINGLE_NODE, Setup, SingleNode, Store};
-use crate::data_dir::DataDirError;
+use crate::data_dir::{DataDirError, Layout};
+use crate::flight_dumper::FlightDumper;
 use crate::launch;
 use crate::listen::{self, ListenError, Listeners};
 use crate::metrics::ShardMetrics;
@@ -22,6 +23,7 @@ use crate::shard_proxy::{Launch, Launched, ShardEnds, to_controller, to_shard};
 use crate::wake::Wake;
 
 pub use crate::controller::RunError;
+pub use crate::flight_dumper::DumpHandle;
 
 /// Where a broker that serves can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -146,6 +148,7 @@ pub struct RunningBroker {
     ready: Ready,
     stop: StopHandle,
     thread: Option<JoinHandle<Result<(), RunError>>>,
+    flight: FlightDumper,
 }
 
 /// Tells a broker to stop, from anywhere.
@@ -175,6 +178,12 @@ impl RunningBroker {
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
+    }
+
+    /// Asks for the flight recorder's events in a file, for another thread to hold.
+    #[must_use]
+    pub fn dump_handle(&self) -> DumpHandle {
+        self.flight.handle()
     }
 
     /// Waits until it has ended, by [`Self::stop`] or by itself.
@@ -220,6 +229,9 @@ impl RunningBroker {
         let (stop, stopped) = watch::channel(false);
         let (up, is_up) = std_mpsc::channel();
         let about = Arc::new(About::new(ready.clone()));
+        let directory = Layout::new(&config.data_dir).flight();
+        let flight = FlightDumper::start(Arc::clone(&metrics), directory)
+            .map_err(system("starting the flight recorder's thread"))?;
         let server = Admin {
             about: Arc::clone(&about),
             shards: metrics,
@@ -247,6 +259,7 @@ impl RunningBroker {
             ready,
             stop: StopHandle(stop),
             thread: Some(thread),
+            flight,
         };
         match is_up.recv() {
             Ok(()) => Ok(broker),

@@ -10,6 +10,7 @@
 //!                                    and next.log, prepared ahead
 //! pool/<number>.free                 segments of a former life, for new ones
 //! metadata/                          the controller's
+//! flight/                            what the flight recorder wrote, for people
 //! ```
 
 use std::ffi::OsStr;
@@ -171,6 +172,12 @@ impl Layout {
     #[must_use]
     pub fn pool(&self) -> PathBuf {
         self.root.join("pool")
+    }
+
+    /// The directory of what the flight recorder wrote.
+    #[must_use]
+    pub fn flight(&self) -> PathBuf {
+        self.root.join("flight")
     }
 
     /// The controller's directory.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod listen;
 pub mod wake;
 
+pub mod flight;
 pub mod metrics;
 pub mod shard_proxy;
 
@@ -16,6 +17,8 @@ pub mod data_dir;
 pub mod device;
 pub mod housekeeper;
 pub mod shard;
+
+pub mod flight_dumper;
 
 mod controller;
 mod launch;

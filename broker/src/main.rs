@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringway_broker::broker::StopHandle;
+use ringway_broker::broker::{DumpHandle, StopHandle};
 use ringway_broker::cli::{self, Action, UsageError};
 use ringway_broker::log_tools::{self, LogToolError};
 use ringway_broker::{Broker, Config, Ready, logging};
@@ -103,7 +103,7 @@ fn start(config: Config) -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    stop.goes_to(broker.stop_handle());
+    stop.goes_to(broker.stop_handle(), broker.dump_handle());
     if let Err(error) = announce(broker.ready(), ready_file.as_deref()) {
         tracing::error!("{error}");
         broker.stop();
@@ -146,10 +146,10 @@ fn announce(ready: &Ready, file: Option<&Path>) -> Result<(), String> {
 
 /// Where a signal goes: to the broker, once there is one.
 #[derive(Clone, Default)]
-struct Signals(Arc<Mutex<Option<StopHandle>>>);
+struct Signals(Arc<Mutex<Option<(StopHandle, DumpHandle)>>>);
 
 impl Signals {
-    /// Begins to listen for SIGTERM and SIGINT, on a thread of their own.
+    /// Begins to listen for SIGTERM, SIGINT and SIGUSR1, on a thread of their own.
     fn listen() -> io::Result<Self> {
         let signals = Self::default();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -158,34 +158,49 @@ impl Signals {
         let guard = runtime.enter();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut user = signal(SignalKind::user_defined1())?;
         drop(guard);
         let target = signals.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    for first in [true, false] {
+                    let mut first = true;
+                    loop {
                         tokio::select! {
                             _ = terminate.recv() => {}
                             _ = interrupt.recv() => {}
+                            _ = user.recv() => {
+                                target.dump();
+                                continue;
+                            }
                         }
                         target.arrived(first);
+                        first = false;
                     }
                 });
             })?;
         Ok(signals)
     }
 
-    fn goes_to(&self, stop: StopHandle) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
+    fn goes_to(&self, stop: StopHandle, dump: DumpHandle) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, dump));
+    }
+
+    /// Asks for the flight recorder's events. A broker that isn't there yet has none.
+    fn dump(&self) {
+        let broker = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, dump)) = &*broker {
+            dump.dump();
+        }
     }
 
     /// The first stops the broker in order, the second at once. A start can be broken off at any
     /// point: it leaves nothing that the next one doesn't recover.
     fn arrived(&self, first: bool) {
-        let stop = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&*stop, first) {
-            (Some(stop), true) => {
+        let broker = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*broker, first) {
+            (Some((stop, _)), true) => {
                 tracing::info!("stopping: finishing what was accepted");
                 stop.stop();
             }

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::flight::FlightRecorder;
+
 /// A number that only rises. Written by one thread, read by any.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -118,9 +120,11 @@ macro_rules! shard_metrics {
         gauges { $($(#[doc = $gauge_help:literal])* $gauge:ident,)* }
         histograms { $($(#[doc = $histogram_help:literal])* $histogram:ident,)* }
     ) => {
-        /// One shard's numbers. The shard is the only one who writes them.
+        /// One shard's numbers, and what it did last. The shard is the only one who writes them.
         #[derive(Debug, Default)]
         pub struct ShardMetrics {
+            /// What it did last.
+            pub flight: FlightRecorder,
             $($(#[doc = $counter_help])* pub $counter: Counter,)*
             $($(#[doc = $gauge_help])* pub $gauge: Gauge,)*
             $($(#[doc = $histogram_help])* pub $histogram: Histogram,)*

@@ -1,5 +1,5 @@
-//! The admin HTTP server: /metrics for Prometheus, /healthz for supervisors, /status for people
-//! and programs that want to know more.
+//! The admin HTTP server: /metrics for Prometheus, /healthz for supervisors, /status and
+//! /debug/trace for people and programs that want to know more.
 
 mod exposition;
 mod limited;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -18,6 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::broker::Ready;
+use crate::flight::write_trace;
+use crate::flight_dumper::copy_flight;
 use crate::metrics::ShardMetrics;
 use limited::Limited;
 
@@ -107,6 +109,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/status", get(status))
+        .route("/debug/trace", get(trace))
         .with_state(admin);
     let served = axum::serve(Limited::new(listener), routes).await;
     // Accepting never ends by itself.
@@ -114,7 +117,8 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
 }
 
 async fn index() -> &'static str {
-    "Ringway broker\n/metrics  for Prometheus\n/healthz  200 while it serves\n/status   as JSON\n"
+    "Ringway broker\n/metrics      for Prometheus\n/healthz      200 while it serves\n/status       as JSON\n\
+     /debug/trace  what the shards did last, for ui.perfetto.dev\n"
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
@@ -166,6 +170,36 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
         )],
         text,
     )
+}
+
+/// The flight recorder's events, all or those of the last `?ms=N` milliseconds.
+async fn trace(State(admin): State<Admin>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let answer = |code, kind, body| (code, [(header::CONTENT_TYPE, kind)], body);
+    let last = match query.as_deref().map(|query| query.strip_prefix("ms=")) {
+        None => Ok(None),
+        Some(Some(ms)) => ms.parse::<u32>().map(Some).map_err(drop),
+        Some(None) => Err(()),
+    };
+    let Ok(last_ms) = last else {
+        let text = "only ms=N is known: the milliseconds to look back\n".to_owned();
+        return answer(StatusCode::BAD_REQUEST, "text/plain", text.into_bytes());
+    };
+    // Some hundred thousand lines: not on the controller's thread.
+    let written = tokio::task::spawn_blocking(move || {
+        let mut flight = copy_flight("asked for over HTTP".to_owned(), &admin.shards);
+        if let Some(ms) = last_ms {
+            flight.keep_last(u64::from(ms) * 1_000_000);
+        }
+        let mut out = Vec::new();
+        write_trace(&flight, &mut out).map(|()| out)
+    });
+    match written.await {
+        Ok(Ok(json)) => answer(StatusCode::OK, "application/json", json),
+        failed => {
+            let text = format!("{failed:?}\n").into_bytes();
+            answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", text)
+        }
+    }
 }
 
 async fn healthz(State(admin): State<Admin>) -> (StatusCode, String) {

@@ -22,6 +22,7 @@ use ringway_engine::limits::BLOCK_BYTES;
 use ringway_wire::TopicPartition;
 
 use crate::data_dir::Layout;
+use crate::flight::{DeviceKind, Event};
 use crate::metrics::ShardMetrics;
 use crate::shard::ring::{Completion, Memory, Owner, PARTS_MAX, Ring, Role};
 
@@ -34,6 +35,7 @@ pub(crate) use hand_over::After;
 struct Pending {
     file: Option<FileId>,
     started_ns: u64,
+    bytes: u64,
     step: Step,
 }
 
@@ -129,6 +131,7 @@ impl Disk {
         let pending = Pending {
             file: file.filter(|_| checked.is_ok()),
             started_ns: now_ns,
+            bytes: step.bytes(),
             step,
         };
         self.pending.insert(id, pending);
@@ -306,6 +309,14 @@ impl Disk {
         }
         let took_ns = now_ns.saturating_sub(pending.started_ns);
         pending.step.count(&self.metrics, took_ns);
+        self.metrics.flight.record(Event::Device {
+            kind: pending.step.kind(),
+            id: id.0,
+            started_ns: pending.started_ns,
+            took_ns,
+            bytes: pending.bytes,
+            failed: result.is_err(),
+        });
         if result.is_err() {
             self.metrics.device_errors.add(1);
         }
@@ -351,6 +362,25 @@ impl Step {
                 }))
             }
             (step, memory) => unreachable!("{step:?} doesn't have {memory:?}"),
+        }
+    }
+
+    /// Bytes that it is about.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Flush | Self::Sync => 0,
+            Self::Write { left, .. } => left.iter().map(|part| part.len() as u64).sum(),
+            Self::Read { wanted, .. } => *wanted as u64,
+        }
+    }
+
+    const fn kind(&self) -> DeviceKind {
+        match self {
+            Self::Flush => DeviceKind::Flush,
+            Self::Sync => DeviceKind::Sync,
+            Self::Write { durable: true, .. } => DeviceKind::DurableWrite,
+            Self::Write { .. } => DeviceKind::Write,
+            Self::Read { .. } => DeviceKind::Read,
         }
     }
 

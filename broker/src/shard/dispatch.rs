@@ -15,6 +15,7 @@ use ringway_wire::{ErrorCode, Fault, ShardId};
 use super::clock;
 use super::mesh::{Mesh, Message};
 use super::net::{ConnectionId, Requests, Verdict, refused};
+use crate::flight::Event as Flown;
 use crate::metrics::ShardMetrics;
 use crate::shard_proxy::{ControllerSender, ToController};
 
@@ -66,15 +67,18 @@ impl Dispatch {
                 Verdict::Now(Reply::DescribeTopic(image.describe_topic(topic)))
             }
             _ => {
+                // Its own reading of the clock: requests of one turn wait for each other's checks.
+                let now = clock::now();
+                let verdict = answered_later(request);
+                self.accepted(token, request, data.len(), (received_ns, now.mono_ns));
                 let event = Event::Request {
                     token,
                     received_ns,
                     request,
                     data,
                 };
-                // Its own reading of the clock: requests of one turn wait for each other's checks.
-                self.machine.apply(event, clock::now());
-                answered_later(request)
+                self.machine.apply(event, now);
+                verdict
             }
         }
     }
@@ -94,6 +98,24 @@ impl Dispatch {
             );
             Fault::new(ErrorCode::BatchTooLarge, message)
         })
+    }
+
+    /// Notes how long a request has waited to be taken.
+    fn accepted(&self, token: Token, request: &Request, data: usize, times_ns: (u64, u64)) {
+        let (received_ns, now_ns) = times_ns;
+        let took_ns = now_ns.saturating_sub(received_ns);
+        if matches!(request, Request::Produce(_)) {
+            self.metrics.produce_received.observe(took_ns);
+        }
+        self.metrics.flight.record(Flown::Accepted {
+            kind: request.kind(),
+            source: token.source,
+            correlation: token.correlation.0,
+            received_ns,
+            took_ns,
+            bytes: data as u32,
+            answered: matches!(answered_later(request), Verdict::Later),
+        });
     }
 
     fn too_early(&self, request: &Request) -> Verdict {

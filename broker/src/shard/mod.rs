@@ -1,7 +1,7 @@
 //! A data shard: one thread, one core, one ring, the partitions that it owns, and a loop that fits
 //! on one page. Decisions are the engine's; everything here carries something out.
 
-mod clock;
+pub(crate) mod clock;
 mod dispatch;
 mod follow;
 mod mesh;
@@ -25,6 +25,7 @@ use ringway_wire::TopicPartition;
 use crate::config::Idle;
 use crate::data_dir::DataDir;
 use crate::device::{After, Disk};
+use crate::flight::{Event as Flown, JobKind, Lap, Step};
 use crate::housekeeper::{HousekeeperProxy, Job};
 use crate::metrics::ShardMetrics;
 use crate::shard_proxy::{ShardInbox, ToController, ToShard};
@@ -111,18 +112,22 @@ impl Shard {
             let now = clock::now();
             self.dispatch.now = now;
             self.again = false;
+            let mut lap = Lap::begin(&self.metrics.flight, now.mono_ns);
             self.take_messages(now)?;
+            lap.next(&self.metrics.flight, Step::Completions, clock::mono_ns());
             self.reap(now);
             self.network
                 .resume(&mut self.ring, &mut self.dispatch, now.mono_ns);
             // Read again, so that the checks and copies of this turn count as waiting.
             let turned = clock::now();
+            lap.next(&self.metrics.flight, Step::Engine, turned.mono_ns);
             self.dispatch.machine.turn(turned);
             self.carry_out(turned);
+            lap.next(&self.metrics.flight, Step::Sending, clock::mono_ns());
             self.network.flush(&mut self.ring, now.mono_ns);
             self.dispatch.mesh.flush();
             self.report();
-            self.rest(now)
+            self.rest(now, &lap)
                 .map_err(|error| format!("io_uring_enter failed: {error}"))?;
         }
         Ok(())
@@ -181,6 +186,11 @@ impl Shard {
         }
         while let Some(finished) = self.housekeeper.take() {
             let done = finished.result.is_ok();
+            self.metrics.flight.record(Flown::JobDone {
+                id: finished.op.0,
+                at_ns: now.mono_ns,
+                failed: !done,
+            });
             match self.after.remove(&finished.op) {
                 Some(After::Named(file)) => self.disk.named(file, done),
                 // A slot that may be torn is written again: the other one is whole.
@@ -264,6 +274,11 @@ impl Shard {
             self.disk.submit(&mut self.ring, id, op, now.mono_ns);
             return;
         }
+        self.metrics.flight.record(Flown::JobSent {
+            kind: job_kind(&op),
+            id: id.0,
+            at_ns: now.mono_ns,
+        });
         let checkpoint = (self.dispatch.here, self.checkpoint_slot);
         match self.disk.hand_over(op, checkpoint) {
             Ok((job, after)) => {
@@ -316,12 +331,14 @@ impl Shard {
     }
 
     /// Submits what the turn has made, and sleeps until something happens, if nothing has.
-    fn rest(&mut self, now: Now) -> std::io::Result<()> {
-        let turn_ns = clock::mono_ns().saturating_sub(now.mono_ns);
+    fn rest(&mut self, now: Now, lap: &Lap) -> std::io::Result<()> {
+        let turn_ns = lap.end(&self.metrics.flight, clock::mono_ns());
         self.metrics.turns.add(1);
         self.metrics.turn.observe(turn_ns);
         if turn_ns > SLOW_TURN_NS {
             self.metrics.slow_turns.add(1);
+            let shard = self.dispatch.here.0;
+            self.metrics.flight.stalled(shard, turn_ns);
         }
         let wait = self.wait(now);
         if wait == Wait::No {
@@ -366,6 +383,21 @@ impl Shard {
             (None, true) => Wait::AtMost(RETRY_AFTER),
             (None, false) => Wait::Forever,
         }
+    }
+}
+
+/// What the flight recorder calls a job of the housekeeper's.
+const fn job_kind(op: &Op) -> JobKind {
+    match op {
+        Op::Prepare { .. } => JobKind::Prepare,
+        Op::Fill { .. } => JobKind::Fill,
+        Op::Name { .. } => JobKind::Name,
+        Op::SaveSide { .. } => JobKind::SaveSide,
+        Op::LoadSide { .. } => JobKind::LoadSide,
+        Op::SaveCheckpoint { .. } => JobKind::SaveCheckpoint,
+        Op::Remove { .. } => JobKind::Remove,
+        Op::RemovePartition { .. } => JobKind::RemovePartition,
+        _ => JobKind::Other,
     }
 }
 

@@ -8,6 +8,7 @@ use ringway_wire::request::Reply;
 
 use super::mesh::Message;
 use super::{Phase, Shard};
+use crate::flight::{Event as Flown, RoundEvent};
 use crate::shard_proxy::{PartitionStatus, ShardStatus, ToController};
 
 /// A reply and its data as one run of bytes, for another thread.
@@ -140,6 +141,14 @@ impl Shard {
             metrics.produce_queued.observe(times.queued_ns);
             metrics.produce_written.observe(times.written_ns);
             metrics.produce_durable.observe(times.durable_ns);
+            let took_ns = times.written_ns + times.durable_ns;
+            metrics.flight.record(Flown::Round(RoundEvent {
+                started_ns: times.ended_ns.saturating_sub(took_ns),
+                written_ns: times.written_ns,
+                durable_ns: times.durable_ns,
+                writes: times.writes,
+                bytes: times.bytes,
+            }));
         }
         let ring = self.ring.counters();
         metrics.system_calls.set(ring.enters);

@@ -271,9 +271,15 @@ pub struct ShardCounters {
     pub buffer_bytes: u64,
 }
 
-/// Lengths of the stages of one finished commit round, in nanoseconds.
+/// What one finished commit round was: the lengths of its stages, in nanoseconds, and its size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundTimes {
+    /// When it was over, by the monotonic clock.
+    pub ended_ns: u64,
+    /// Its writes, one for each segment.
+    pub writes: u32,
+    /// Bytes that they wrote.
+    pub bytes: u64,
     /// From the first append of the round to its start.
     pub queued_ns: u64,
     /// From the start to the last write's completion.

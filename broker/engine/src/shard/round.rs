@@ -294,6 +294,9 @@ impl Shard {
             self.round_times.pop_front();
         }
         self.round_times.push_back(RoundTimes {
+            ended_ns: clock.durable_ns,
+            writes: round.writes.len() as u32,
+            bytes: round.writes.iter().map(|write| write.bytes as u64).sum(),
             queued_ns: clock
                 .started_ns
                 .saturating_sub(first.unwrap_or(clock.started_ns)),

@@ -8,7 +8,9 @@ use ringway_wire::{CorrelationId, ErrorCode, Fault};
 
 use super::connection::{Connection, Phase};
 use super::{Requests, Verdict, refusal};
+use crate::flight::Event as Flown;
 use crate::metrics::ShardMetrics;
+use crate::shard::clock;
 
 /// What came of a connection's next frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,9 +118,16 @@ fn judged(
         Verdict::Now(reply) => {
             let refused = refusal::fault_of(&reply).is_some();
             metrics.requests_faulted.add(u64::from(refused));
-            connection
-                .outbox
-                .push(reply.to_frame(token.correlation, 0), Vec::new());
+            let frame = reply.to_frame(token.correlation, 0);
+            metrics.flight.record(Flown::Answered {
+                kind,
+                source: token.source,
+                correlation: token.correlation.0,
+                received_ns: connection.last_byte_ns,
+                took_ns: clock::mono_ns().saturating_sub(connection.last_byte_ns),
+                bytes: frame.len() as u32,
+            });
+            connection.outbox.push(frame, Vec::new());
             if let Reply::Hello(hello) = &reply {
                 if hello.fault.is_some() {
                     connection.phase = Phase::Refusing { since_ns: now_ns };

@@ -22,6 +22,7 @@ use ringway_wire::limits::FRAME_BYTES_MAX;
 use ringway_wire::request::{Reply, Request, RequestKind};
 use ringway_wire::{ErrorCode, Fault, ShardId};
 
+use crate::flight::Event as Flown;
 use crate::metrics::ShardMetrics;
 use crate::shard::clock;
 use crate::shard::ring::{Completion, Memory, Owner, Ring, Role};
@@ -241,6 +242,10 @@ impl Network {
         self.open += 1;
         self.limits = self.configured.shared_by(self.open);
         self.metrics.connections_accepted.add(1);
+        self.metrics.flight.record(Flown::Connected {
+            source: id.source(),
+            at_ns: now_ns,
+        });
         self.metrics.connections.set(self.open as u64);
         self.watch(id);
         self.list(id);
@@ -436,11 +441,6 @@ impl Network {
         if refusal::fault_of(reply).is_some() {
             self.metrics.requests_faulted.add(1);
         }
-        if let Reply::Produce(produced) = reply
-            && let Some(stages) = &produced.stages
-        {
-            self.metrics.produce_received.observe(stages.received_ns);
-        }
         if bytes > 0 && self.is_full(token, bytes) {
             return self.overloaded(token);
         }
@@ -497,6 +497,14 @@ impl Network {
                 RequestKind::Fetch => self.metrics.fetch.observe(took_ns),
                 _ => {}
             }
+            self.metrics.flight.record(Flown::Answered {
+                kind,
+                source: token.source,
+                correlation: token.correlation.0,
+                received_ns,
+                took_ns,
+                bytes: added as u32,
+            });
         }
     }
 
@@ -679,6 +687,10 @@ impl Network {
             return;
         };
         slot.generation = slot.generation.wrapping_add(1);
+        self.metrics.flight.record(Flown::Disconnected {
+            source: id.source(),
+            at_ns: clock::mono_ns(),
+        });
         self.free.push(id.slot);
         self.receive_bytes -= connection.counted_bytes;
         self.unsent_bytes -= connection.outbox.bytes();
