@@ -163,21 +163,22 @@ fn what_a_broker_left_in_order_or_was_killed_over_is_whole() {
         let mut broker = broker.unwrap();
         let address = broker.listen().to_string();
         let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (told, hear) = std::sync::mpsc::channel();
         let load = runtime.spawn(async move {
             let client = Client::connect(&address).await.unwrap();
             let producer = client.producer().build().await.unwrap();
             let value = vec![round; 3_000];
-            loop {
-                if producer
-                    .send("orders", Record::value(&value))
-                    .await
-                    .is_err()
-                {
-                    return;
+            let mut sent = 0;
+            while let Ok(delivery) = producer.send("orders", Record::value(&value)).await {
+                sent += 1;
+                // The one that is awaited has many behind it.
+                if sent % 100 == 0 && delivery.await.is_ok() {
+                    let _ = told.send(());
                 }
             }
         });
-        std::thread::sleep(Duration::from_millis(150));
+        hear.recv_timeout(PATIENCE).unwrap();
+        hear.recv_timeout(PATIENCE).unwrap();
         broker.kill().unwrap();
         load.abort();
         let found = verified(&data_dir);
