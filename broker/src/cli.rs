@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 
 use ringway_wire::Offset;
 
@@ -27,6 +28,8 @@ pub enum Action {
     LogVerify(VerifyOptions),
     /// Show what is in a data directory.
     LogDump(DumpOptions),
+    /// Print a completion script for a shell.
+    Completions(Shell),
 }
 
 /// What the demonstration is asked to do.
@@ -78,6 +81,10 @@ where
             _ => unreachable!("clap demands one of the two"),
         },
         Some(("log", matches)) => Ok(log(matches)),
+        Some(("completions", matches)) => {
+            let shell = matches.get_one("shell").copied();
+            Ok(Action::Completions(shell.expect("clap demands it")))
+        }
         Some((other, _)) => unreachable!("clap knows no command {other}"),
     }
 }
@@ -130,27 +137,80 @@ pub fn command() -> Command {
         .after_help(
             "Without a command it starts a broker on 127.0.0.1:7420 with its data in \
              ./ringway-data.\nExit status: 0 stopped in order, 1 failed, 2 wrong usage or \
-             configuration, 3 the machine lacks something.",
+             configuration, 3 the machine lacks something.\n\n"
+                .to_owned()
+                + EXAMPLES,
         )
         .version(env!("CARGO_PKG_VERSION"))
         .args_conflicts_with_subcommands(true)
-        .subcommand(with_knobs(Command::new("start")).about(start))
+        .subcommand(
+            with_knobs(Command::new("start"))
+                .about(start)
+                .after_help(EXAMPLES_START),
+        )
         .subcommand(demo())
         .subcommand(log_command())
-        .subcommand(
-            Command::new("config")
-                .about("Look at the configuration")
-                .subcommand_required(true)
-                .arg_required_else_help(true)
-                .subcommand(
-                    with_knobs(Command::new("print"))
-                        .about("Print the configuration in force, as a file that explains itself"),
-                )
-                .subcommand(
-                    with_knobs(Command::new("check"))
-                        .about("Say whether the configuration is right; change nothing"),
-                ),
+        .subcommand(config_command())
+        .subcommand(completions_command())
+}
+
+const EXAMPLES: &str = "Examples:
+  ringway-broker
+  ringway-broker --data-dir /var/lib/ringway --listen 0.0.0.0:7420 --advertise broker1
+  ringway-broker --config /etc/ringway/broker.toml
+  ringway-broker demo";
+
+const EXAMPLES_START: &str = "Examples:
+  ringway-broker start
+  ringway-broker start --data-dir /var/lib/ringway --listen 0.0.0.0:7420 --advertise broker1
+  ringway-broker start --config /etc/ringway/broker.toml --shards 2";
+
+fn config_command() -> Command {
+    let print = "Print the configuration in force, as a file that explains itself";
+    let check = "Say whether the configuration is right; change nothing";
+    Command::new("config")
+        .about("Look at the configuration")
+        .after_help(
+            "Examples:
+  ringway-broker config print > broker.toml
+  ringway-broker config check --config broker.toml",
         )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_knobs(Command::new("print")).about(print).after_help(
+            "Examples:
+  ringway-broker config print > broker.toml
+  ringway-broker config print --config broker.toml --shards 2",
+        ))
+        .subcommand(with_knobs(Command::new("check")).about(check).after_help(
+            "Examples:
+  ringway-broker config check --config broker.toml",
+        ))
+}
+
+fn completions_command() -> Command {
+    Command::new("completions")
+        .about("Print a completion script for a shell")
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(value_parser!(Shell))
+                .help("The shell"),
+        )
+        .after_help(
+            "Examples:
+  ringway-broker completions bash > ~/.local/share/bash-completion/completions/ringway-broker
+  ringway-broker completions zsh > ~/.zfunc/_ringway-broker",
+        )
+}
+
+/// The completion script of a shell.
+#[must_use]
+pub fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "ringway-broker", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 fn log_command() -> Command {
@@ -242,6 +302,12 @@ fn demo() -> Command {
             "Publish this machine's own live telemetry through a broker in this process, consume \
              and verify it",
         )
+        .after_help(
+            "Examples:
+  ringway-broker demo
+  ringway-broker demo --seconds 5 --json
+  ringway-broker demo --seconds 60 --data-dir ./telemetry",
+        )
         .arg(
             Arg::new("seconds")
                 .long("seconds")
@@ -317,6 +383,70 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         command().debug_assert();
+    }
+
+    /// Every command, with its name as typed.
+    fn commands(command: &Command, name: &str, found: &mut Vec<(String, Command)>) {
+        found.push((name.to_owned(), command.clone()));
+        for sub in command
+            .get_subcommands()
+            .filter(|sub| sub.get_name() != "help")
+        {
+            commands(sub, &format!("{name} {}", sub.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_help_is_complete_and_its_examples_are_commands() {
+        let mut root = command();
+        root.build();
+        let mut found = Vec::new();
+        commands(&root, "ringway-broker", &mut found);
+        for (name, mut command) in found {
+            for argument in command.get_arguments() {
+                let id = argument.get_id();
+                assert!(argument.get_help().is_some(), "{name}: {id} has no help");
+            }
+            assert!(command.get_about().is_some(), "{name} says what it does");
+            for help in [command.render_help(), command.render_long_help()] {
+                let help = help.to_string();
+                let (_, examples) = help.split_once("\nExamples:\n").expect(&name);
+                let lines: Vec<&str> = examples
+                    .lines()
+                    .take_while(|line| line.starts_with("  "))
+                    .collect();
+                assert!(!lines.is_empty(), "{name}");
+                for line in lines {
+                    assert!(line.trim_start().starts_with(&name), "{name}: {line}");
+                    let words = line.split_whitespace();
+                    let words = words.take_while(|word| !matches!(*word, ">" | "|"));
+                    // A file that isn't here is no fault of the example.
+                    match parse(words) {
+                        Ok(_) => {}
+                        Err(UsageError::Config(error)) if line.contains("--config") => {
+                            assert!(error.to_string().contains(".toml"), "{line}: {error}");
+                        }
+                        // A command with commands shows its help.
+                        Err(error) => panic!("{line}: {error}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn completions_know_the_commands() {
+        for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+            let Action::Completions(shell) = parsed(&["completions", shell]).unwrap() else {
+                panic!("{shell} is a shell");
+            };
+            let script = completions(shell);
+            assert!(
+                script.contains("verify") && script.contains("data-dir"),
+                "{shell}"
+            );
+        }
+        assert!(refused(&["completions", "dos"]).contains("bash"));
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             let mut out = io::BufWriter::new(io::stdout().lock());
             looked(log_tools::dump(&options, &mut out))
         }
+        Ok(Action::Completions(shell)) => print(&cli::completions(shell)),
         Err(UsageError::Clap(error)) => {
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
