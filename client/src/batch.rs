@@ -1,5 +1,5 @@
-//! A batch as a consumer hands it out: checked once, read in place. The only `unsafe` of this
-//! crate: a checked view is kept beside the bytes that it looks into.
+//! A batch as a consumer hands it out: checked once, read in place. One of this
+//! crate's two files with `unsafe`: a checked view is kept beside the bytes that it looks into.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +69,11 @@ impl Batch {
     #[must_use]
     pub const fn partition(&self) -> PartitionIndex {
         self.partition
+    }
+
+    /// First offset of [`Batch::records`].
+    pub(crate) const fn from(&self) -> Offset {
+        self.from
     }
 
     /// The offset after the last one that could be read when this batch was fetched.

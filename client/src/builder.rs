@@ -203,6 +203,7 @@ impl<C> ProducerBuilder<C> {
             buffer_bytes: self.buffer_bytes,
             idempotent,
             trace: self.trace,
+            layout: None,
             partitioning: self.partitioning.clone(),
         })
     }

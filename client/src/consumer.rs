@@ -1,5 +1,7 @@
 //! The consumer's asynchronous face.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use crate::driver::{Driven, drive};
 use crate::error::{ConnectionLost, ConsumeError, RequestError};
 use crate::machine::random;
 use crate::shared::{Shared, lock};
+use crate::typed::{Bytes, Readable, TypedBatch};
 
 impl ConsumerBuilder<Client> {
     /// Builds the consumer; it reads nothing until partitions are assigned.
@@ -27,6 +30,19 @@ impl ConsumerBuilder<Client> {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn build(self) -> Consumer {
+        self.start()
+    }
+
+    /// Builds a consumer of values of a type; else like [`ConsumerBuilder::build`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn build_typed<T: Readable>(self) -> Consumer<T> {
+        self.start()
+    }
+
+    fn start<T>(self) -> Consumer<T> {
         let settings = self.settings();
         let inner = Arc::new_cyclic(|itself| Inner {
             core: Mutex::new(Fetcher::new(settings)),
@@ -41,6 +57,7 @@ impl ConsumerBuilder<Client> {
             inner,
             driver,
             client: self.client,
+            values: PhantomData,
         }
     }
 }
@@ -60,15 +77,18 @@ struct Inner {
 
 /// Reads partitions from chosen places on. Fetches ahead in the background, also while nobody
 /// waits in [`Consumer::next_batch`].
-#[derive(Debug)]
-pub struct Consumer {
+///
+/// A `Consumer` reads values as bytes. A `Consumer<T>` reads archives of a type, checked and in
+/// place, by [`ConsumerBuilder::build_typed`]; its `next_batch` gives a [`TypedBatch`].
+pub struct Consumer<T = Bytes> {
     inner: Arc<Inner>,
     driver: AbortHandle,
     /// Keeps the client's connections open.
     client: Client,
+    values: PhantomData<fn() -> T>,
 }
 
-impl Consumer {
+impl<T> Consumer<T> {
     /// Reads partitions of a topic beside those assigned before; without `partitions`, all of
     /// them and, from their starts, those that are added later. A partition that is assigned
     /// already starts again at the given place. Nothing changes if it fails or is cancelled.
@@ -153,13 +173,10 @@ impl Consumer {
         Ok(())
     }
 
-    /// The next batch, of each partition in turn; waits until there is one. It may be cancelled
-    /// (used in `select!`, under a time-out) and loses nothing. Lost connections and changes of
-    /// leaders are dealt with inside.
-    ///
-    /// # Errors
-    /// [`ConsumeError`]: one partition stands still until a seek, the others go on.
-    pub async fn next_batch(&mut self) -> Result<Batch, ConsumeError> {
+    async fn next<B>(
+        &mut self,
+        open: impl Fn(Batch) -> Result<B, ConsumeError>,
+    ) -> Result<B, ConsumeError> {
         loop {
             let taken = {
                 let mut core = lock(&self.inner.core);
@@ -175,10 +192,11 @@ impl Consumer {
             let parcel = taken?;
             // What was handed out has made room.
             self.inner.pump();
-            return match parcel.open() {
-                Ok(batch) => Ok(batch),
-                Err(why) => Err(lock(&self.inner.core).reject(&parcel, why.to_string())),
+            let batch = match parcel.open() {
+                Ok(batch) => batch,
+                Err(why) => return Err(lock(&self.inner.core).reject(&parcel, why.to_string())),
             };
+            return open(batch).inspect_err(|_| lock(&self.inner.core).put_back(&parcel));
         }
     }
 
@@ -198,7 +216,38 @@ impl Consumer {
     }
 }
 
-impl Drop for Consumer {
+impl Consumer {
+    /// The next batch, of each partition in turn; waits until there is one. It may be cancelled
+    /// (used in `select!`, under a time-out) and loses nothing. Lost connections and changes of
+    /// leaders are dealt with inside.
+    ///
+    /// # Errors
+    /// [`ConsumeError`]: one partition stands still until a seek, the others go on.
+    pub async fn next_batch(&mut self) -> Result<Batch, ConsumeError> {
+        self.next(Ok).await
+    }
+}
+
+impl<T: Readable> Consumer<T> {
+    /// The next batch, with every value checked; else like [`Consumer::next_batch`] of bytes.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::next_batch`] of bytes, [`ConsumeError::WrongLayout`] and
+    /// [`ConsumeError::WrongValue`].
+    pub async fn next_batch(&mut self) -> Result<TypedBatch<T>, ConsumeError> {
+        self.next(TypedBatch::open).await
+    }
+}
+
+impl<T> fmt::Debug for Consumer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
         self.driver.abort();
         // Fetches under way keep the core alive; what they bring is of no use any more.

@@ -216,6 +216,16 @@ pub enum ProduceError {
         /// Why the earlier batch failed.
         cause: Arc<ProduceError>,
     },
+    /// A typed value can't be archived.
+    #[error("{topic}: the {type_name} can't be archived: {why}")]
+    NotArchived {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The value's type.
+        type_name: &'static str,
+        /// rkyv's reason.
+        why: String,
+    },
     /// The metadata of the topic couldn't be had.
     #[error(transparent)]
     Request(Arc<RequestError>),
@@ -358,6 +368,43 @@ pub enum ConsumeError {
         /// What is wrong.
         why: String,
     },
+    /// A batch's values are not of the type that the consumer reads.
+    #[error(
+        "{topic}/{partition}: the batch at offset {offset} has {}, not of {type_name}, which is \
+         {expected:016x}: read it with the type that wrote it, or as bytes, or seek to go on \
+         behind it", layout(*.found)
+    )]
+    WrongLayout {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The partition.
+        partition: PartitionIndex,
+        /// The position.
+        offset: Offset,
+        /// The type that the consumer reads.
+        type_name: &'static str,
+        /// Its layout.
+        expected: u64,
+        /// The batch's layout; 0 where values are bytes.
+        found: u64,
+    },
+    /// A value is not an archive of its type, though its batch says so.
+    #[error(
+        "{topic}/{partition}: the value at offset {offset} is no {type_name}: {why}: seek behind \
+         it to go on"
+    )]
+    WrongValue {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The partition.
+        partition: PartitionIndex,
+        /// The record's offset.
+        offset: Offset,
+        /// The type that the consumer reads.
+        type_name: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// The broker refused to serve the partition.
     #[error("{topic}/{partition}: {fault}")]
     Refused {
@@ -371,6 +418,13 @@ pub enum ConsumeError {
     /// Metadata or an offset couldn't be had.
     #[error(transparent)]
     Request(#[from] RequestError),
+}
+
+fn layout(found: u64) -> String {
+    match found {
+        0 => "values that are bytes".to_owned(),
+        found => format!("values of the layout {found:016x}"),
+    }
 }
 
 impl ConsumeError {
@@ -392,6 +446,7 @@ impl ConsumeError {
                 *high_watermark
             }),
             Self::WrongBatch { offset, .. } => Some(*offset),
+            Self::WrongValue { offset, .. } => Some(offset.plus(1)),
             _ => None,
         }
     }

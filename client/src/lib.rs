@@ -40,6 +40,7 @@ mod error;
 mod record;
 
 mod core;
+mod typed;
 
 mod calls;
 mod machine;
@@ -83,6 +84,14 @@ pub use error::{
 #[cfg(feature = "async")]
 pub use producer::Producer;
 pub use record::Record;
+pub use ringway_client_derive::Layout;
+pub use typed::{
+    Bytes, Layout, Readable, Shape, TypedBatch, TypedRecord, TypedRecordView, TypedRecords,
+    Writable, layout_of,
+};
+
+/// The crate that archives typed values: a type's derives have to come from this version.
+pub use rkyv;
 
 pub use ringway_wire::batch::{Header, Headers, RecordView};
 pub use ringway_wire::request::{

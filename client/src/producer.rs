@@ -1,5 +1,7 @@
 //! The producer's asynchronous face.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,6 +26,7 @@ use crate::error::{BuildError, ConnectionLost, ProduceError};
 use crate::machine::{now_us, random};
 use crate::record::Record;
 use crate::shared::{Shared, lock};
+use crate::typed::{Bytes, Scratch, TypedRecord, Writable, encode, layout_of};
 
 impl ProducerBuilder<Client> {
     /// Builds the producer; an idempotent one gets its id from the cluster.
@@ -32,7 +35,22 @@ impl ProducerBuilder<Client> {
     /// [`BuildError::Setting`] for a value out of range, [`BuildError::Request`] when no id could
     /// be had.
     pub async fn build(self) -> Result<Producer, BuildError> {
-        let settings = self.settings()?;
+        self.start(None).await
+    }
+
+    /// Builds a producer of values of a type; else like [`ProducerBuilder::build`].
+    ///
+    /// # Errors
+    /// Those of [`ProducerBuilder::build`].
+    pub async fn build_typed<T: Writable>(self) -> Result<Producer<T>, BuildError> {
+        self.start(Some(layout_of::<T>())).await
+    }
+
+    async fn start<T>(self, layout: Option<u64>) -> Result<Producer<T>, BuildError> {
+        let settings = core::Settings {
+            layout,
+            ..self.settings()?
+        };
         let identity = match settings.idempotent {
             true => Some(self.client.shared().call(&GetIdentity).await?),
             false => None,
@@ -50,6 +68,8 @@ impl ProducerBuilder<Client> {
             inner,
             when_full: self.when_full,
             driver,
+            scratch: Scratch::default(),
+            values: PhantomData,
             _client: self.client,
         })
     }
@@ -71,11 +91,15 @@ struct Inner {
 
 /// Sends records. All methods take `&self`: share it between tasks, by reference or in an `Arc`.
 /// [`Producer::close`] it: one that is dropped gives up what is not acknowledged yet.
-#[derive(Debug)]
-pub struct Producer {
+///
+/// A `Producer` sends values that are bytes. A `Producer<T>` sends values of a type as they are, by
+/// [`ProducerBuilder::build_typed`]; its `send` takes a `&T` or a [`TypedRecord`].
+pub struct Producer<T = Bytes> {
     inner: Arc<Inner>,
     when_full: WhenFull,
     driver: AbortHandle,
+    scratch: Scratch,
+    values: PhantomData<fn(T)>,
     /// Keeps the client's connections open.
     _client: Client,
 }
@@ -111,7 +135,54 @@ impl Producer {
     ) -> Result<Delivery, ProduceError> {
         self.push(topic, Some(partition), &record.into()).await
     }
+}
 
+impl<T: Writable> Producer<T> {
+    /// Sends a value as it is; else like [`Producer::send`] of bytes.
+    ///
+    /// # Errors
+    /// Those of [`Producer::send`] of bytes and [`ProduceError::NotArchived`].
+    pub async fn send<'a>(
+        &self,
+        topic: &str,
+        record: impl Into<TypedRecord<'a, T>>,
+    ) -> Result<Delivery, ProduceError>
+    where
+        T: 'a,
+    {
+        self.push_typed(topic, None, record.into()).await
+    }
+
+    /// Sends a value as it is; else like [`Producer::send_to`] of bytes.
+    ///
+    /// # Errors
+    /// Those of [`Producer::send_to`] of bytes and [`ProduceError::NotArchived`].
+    pub async fn send_to<'a>(
+        &self,
+        topic: &str,
+        partition: PartitionIndex,
+        record: impl Into<TypedRecord<'a, T>>,
+    ) -> Result<Delivery, ProduceError>
+    where
+        T: 'a,
+    {
+        self.push_typed(topic, Some(partition), record.into()).await
+    }
+
+    async fn push_typed(
+        &self,
+        topic: &str,
+        partition: Option<PartitionIndex>,
+        record: TypedRecord<'_, T>,
+    ) -> Result<Delivery, ProduceError> {
+        let encoded = encode(topic, record, self.scratch.take())?;
+        let pushed = self.push(topic, partition, &encoded.as_record()).await;
+        self.scratch.keep(encoded.archive);
+        pushed
+    }
+}
+
+impl<T> Producer<T> {
     async fn push(
         &self,
         topic: &str,
@@ -174,7 +245,15 @@ impl Producer {
     }
 }
 
-impl Drop for Producer {
+impl<T> fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
         self.driver.abort();
         lock(&self.inner.core).abort();

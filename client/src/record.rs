@@ -80,6 +80,11 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// The record with another value.
+    pub(crate) fn with_value(self, value: Option<&'a [u8]>) -> Self {
+        Self { value, ..self }
+    }
+
     /// The record as a batch takes it, stamped with `now_us` if it has no time of its own; `None`
     /// when a header is longer than its length field can say.
     pub(crate) fn as_ref(&self, now_us: impl FnOnce() -> i64) -> Option<RecordRef<'_>> {

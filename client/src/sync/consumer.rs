@@ -1,5 +1,7 @@
 //! The consumer's synchronous face.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use ringway_wire::request::{FetchRequest, Reply};
@@ -16,11 +18,22 @@ use crate::limits::LOOK_PAUSE;
 use crate::sync::Client;
 use crate::sync::connection::Outcome;
 use crate::sync::link::Link;
+use crate::typed::{Bytes, Readable, TypedBatch};
 
 impl ConsumerBuilder<Client> {
     /// Builds the consumer; it reads nothing until partitions are assigned.
     #[must_use]
     pub fn build(self) -> Consumer {
+        self.start()
+    }
+
+    /// Builds a consumer of values of a type; else like [`ConsumerBuilder::build`].
+    #[must_use]
+    pub fn build_typed<T: Readable>(self) -> Consumer<T> {
+        self.start()
+    }
+
+    fn start<T>(self) -> Consumer<T> {
         let settings = self.settings();
         Consumer {
             core: Fetcher::new(settings),
@@ -28,14 +41,17 @@ impl ConsumerBuilder<Client> {
             fetch_wait: settings.fetch_wait,
             metadata_version: 0,
             looked_at: Instant::now(),
+            values: PhantomData,
         }
     }
 }
 
 /// Reads partitions from chosen places on. Fetches ahead whenever it is polled, and every call that
 /// gives a batch polls.
-#[derive(Debug)]
-pub struct Consumer {
+///
+/// A `Consumer` reads values as bytes. A `Consumer<T>` reads archives of a type, checked and in
+/// place, by [`ConsumerBuilder::build_typed`]; it gives each batch as a [`TypedBatch`].
+pub struct Consumer<T = Bytes> {
     core: Fetcher,
     link: Link,
     fetch_wait: Duration,
@@ -43,9 +59,10 @@ pub struct Consumer {
     metadata_version: u64,
     /// When the sockets were looked at last.
     looked_at: Instant,
+    values: PhantomData<fn() -> T>,
 }
 
-impl Consumer {
+impl<T> Consumer<T> {
     /// Reads partitions of a topic beside those assigned before; without `partitions`, all of
     /// them and, from their starts, those that are added later. A partition that is assigned
     /// already starts again at the given place. Waits for the broker's answers; nothing changes if
@@ -140,12 +157,10 @@ impl Consumer {
         self.turn(Instant::now())
     }
 
-    /// The next batch if one is there, of each partition in turn. Never waits. Lost connections
-    /// and changes of leaders are dealt with inside.
-    ///
-    /// # Errors
-    /// [`ConsumeError`]: one partition stands still until a seek, the others go on.
-    pub fn try_next_batch(&mut self) -> Result<Option<Batch>, ConsumeError> {
+    fn try_next<B>(
+        &mut self,
+        open: impl Fn(Batch) -> Result<B, ConsumeError>,
+    ) -> Result<Option<B>, ConsumeError> {
         let now = Instant::now();
         let mut turned = now >= self.looked_at + LOOK_PAUSE;
         if turned {
@@ -156,10 +171,12 @@ impl Consumer {
                 let parcel = taken?;
                 // What was handed out has made room.
                 self.pump(now);
-                return match parcel.open() {
-                    Ok(batch) => Ok(Some(batch)),
-                    Err(why) => Err(self.core.reject(&parcel, why.to_string())),
+                let batch = match parcel.open() {
+                    Ok(batch) => batch,
+                    Err(why) => return Err(self.core.reject(&parcel, why.to_string())),
                 };
+                let opened = open(batch).inspect_err(|_| self.core.put_back(&parcel));
+                return opened.map(Some);
             }
             if turned {
                 break;
@@ -173,27 +190,14 @@ impl Consumer {
         }
     }
 
-    /// The next batch, of each partition in turn; polls until there is one.
-    ///
-    /// # Errors
-    /// [`ConsumeError`]: one partition stands still until a seek, the others go on.
-    pub fn next_batch(&mut self) -> Result<Batch, ConsumeError> {
-        loop {
-            if let Some(batch) = self.try_next_batch()? {
-                return Ok(batch);
-            }
-            self.link.rest(false);
-        }
-    }
-
-    /// The next batch, if one comes within a time.
-    ///
-    /// # Errors
-    /// Those of [`Consumer::next_batch`].
-    pub fn next_batch_within(&mut self, time: Duration) -> Result<Option<Batch>, ConsumeError> {
+    fn next_within<B>(
+        &mut self,
+        time: Duration,
+        open: impl Fn(Batch) -> Result<B, ConsumeError>,
+    ) -> Result<Option<B>, ConsumeError> {
         let begun = Instant::now();
         loop {
-            let batch = self.try_next_batch()?;
+            let batch = self.try_next(&open)?;
             if batch.is_some() || begun.elapsed() >= time {
                 return Ok(batch);
             }
@@ -284,5 +288,80 @@ impl Consumer {
             let view = self.link.metadata().topic(&name);
             self.core.update_topic(&name, view);
         }
+    }
+}
+
+impl Consumer {
+    /// The next batch if one is there, of each partition in turn. Never waits. Lost connections
+    /// and changes of leaders are dealt with inside.
+    ///
+    /// # Errors
+    /// [`ConsumeError`]: one partition stands still until a seek, the others go on.
+    pub fn try_next_batch(&mut self) -> Result<Option<Batch>, ConsumeError> {
+        self.try_next(Ok)
+    }
+
+    /// The next batch, if one comes within a time; polls meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::try_next_batch`].
+    pub fn next_batch_within(&mut self, time: Duration) -> Result<Option<Batch>, ConsumeError> {
+        self.next_within(time, Ok)
+    }
+
+    /// The next batch, of each partition in turn; polls until there is one.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::try_next_batch`].
+    pub fn next_batch(&mut self) -> Result<Batch, ConsumeError> {
+        loop {
+            if let Some(batch) = self.next_batch_within(Duration::MAX)? {
+                return Ok(batch);
+            }
+        }
+    }
+}
+
+impl<T: Readable> Consumer<T> {
+    /// The next batch if one is there, with every value checked; else like
+    /// [`Consumer::try_next_batch`] of bytes.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::try_next_batch`] of bytes, [`ConsumeError::WrongLayout`] and
+    /// [`ConsumeError::WrongValue`].
+    pub fn try_next_batch(&mut self) -> Result<Option<TypedBatch<T>>, ConsumeError> {
+        self.try_next(TypedBatch::open)
+    }
+
+    /// The next batch, if one comes within a time; polls meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::try_next_batch`].
+    pub fn next_batch_within(
+        &mut self,
+        time: Duration,
+    ) -> Result<Option<TypedBatch<T>>, ConsumeError> {
+        self.next_within(time, TypedBatch::open)
+    }
+
+    /// The next batch; polls until there is one.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::try_next_batch`].
+    pub fn next_batch(&mut self) -> Result<TypedBatch<T>, ConsumeError> {
+        loop {
+            if let Some(batch) = self.next_batch_within(Duration::MAX)? {
+                return Ok(batch);
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Consumer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("core", &self.core)
+            .field("link", &self.link)
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,7 @@
 //! The producer's synchronous face.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use ringway_wire::PartitionIndex;
@@ -17,6 +19,7 @@ use crate::record::Record;
 use crate::sync::Client;
 use crate::sync::connection::Outcome;
 use crate::sync::link::{Asking, Link};
+use crate::typed::{Bytes, Scratch, TypedRecord, Writable, encode, layout_of};
 
 impl ProducerBuilder<Client> {
     /// Builds the producer; an idempotent one gets its id from the cluster.
@@ -25,7 +28,22 @@ impl ProducerBuilder<Client> {
     /// [`BuildError::Setting`] for a value out of range, [`BuildError::Request`] when no id could
     /// be had.
     pub fn build(self) -> Result<Producer, BuildError> {
-        let settings = self.settings()?;
+        self.start(None)
+    }
+
+    /// Builds a producer of values of a type; else like [`ProducerBuilder::build`].
+    ///
+    /// # Errors
+    /// Those of [`ProducerBuilder::build`].
+    pub fn build_typed<T: Writable>(self) -> Result<Producer<T>, BuildError> {
+        self.start(Some(layout_of::<T>()))
+    }
+
+    fn start<T>(self, layout: Option<u64>) -> Result<Producer<T>, BuildError> {
+        let settings = core::Settings {
+            layout,
+            ..self.settings()?
+        };
         let mut link = self.client.link();
         let identity = match settings.idempotent {
             true => Some(link.call(&GetIdentity)?),
@@ -38,6 +56,8 @@ impl ProducerBuilder<Client> {
             renewal: None,
             metadata_version: 0,
             looked_at: Instant::now(),
+            scratch: Scratch::default(),
+            values: PhantomData,
         })
     }
 }
@@ -45,8 +65,10 @@ impl ProducerBuilder<Client> {
 /// Sends records. [`Producer::poll`] it often, or call what polls: [`Producer::wait`],
 /// [`Producer::flush`]. [`Producer::close`] it: one that is dropped gives up what is not
 /// acknowledged yet.
-#[derive(Debug)]
-pub struct Producer {
+///
+/// A `Producer` sends values that are bytes. A `Producer<T>` sends values of a type as they are, by
+/// [`ProducerBuilder::build_typed`]; its `send` takes a `&T` or a [`TypedRecord`].
+pub struct Producer<T = Bytes> {
     core: core::Producer,
     link: Link,
     when_full: WhenFull,
@@ -56,6 +78,8 @@ pub struct Producer {
     metadata_version: u64,
     /// When the sockets were looked at last.
     looked_at: Instant,
+    scratch: Scratch,
+    values: PhantomData<fn(T)>,
 }
 
 impl Producer {
@@ -89,7 +113,54 @@ impl Producer {
     ) -> Result<Delivery, ProduceError> {
         self.push(topic, Some(partition), &record.into())
     }
+}
 
+impl<T: Writable> Producer<T> {
+    /// Sends a value as it is; else like [`Producer::send`] of bytes.
+    ///
+    /// # Errors
+    /// Those of [`Producer::send`] of bytes and [`ProduceError::NotArchived`].
+    pub fn send<'a>(
+        &mut self,
+        topic: &str,
+        record: impl Into<TypedRecord<'a, T>>,
+    ) -> Result<Delivery, ProduceError>
+    where
+        T: 'a,
+    {
+        self.push_typed(topic, None, record.into())
+    }
+
+    /// Sends a value as it is; else like [`Producer::send_to`] of bytes.
+    ///
+    /// # Errors
+    /// Those of [`Producer::send_to`] of bytes and [`ProduceError::NotArchived`].
+    pub fn send_to<'a>(
+        &mut self,
+        topic: &str,
+        partition: PartitionIndex,
+        record: impl Into<TypedRecord<'a, T>>,
+    ) -> Result<Delivery, ProduceError>
+    where
+        T: 'a,
+    {
+        self.push_typed(topic, Some(partition), record.into())
+    }
+
+    fn push_typed(
+        &mut self,
+        topic: &str,
+        partition: Option<PartitionIndex>,
+        record: TypedRecord<'_, T>,
+    ) -> Result<Delivery, ProduceError> {
+        let encoded = encode(topic, record, self.scratch.take())?;
+        let pushed = self.push(topic, partition, &encoded.as_record());
+        self.scratch.keep(encoded.archive);
+        pushed
+    }
+}
+
+impl<T> Producer<T> {
     fn push(
         &mut self,
         topic: &str,
@@ -274,8 +345,17 @@ impl Producer {
     }
 }
 
-impl Drop for Producer {
+impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
         self.core.abort();
+    }
+}
+
+impl<T> fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("core", &self.core)
+            .field("link", &self.link)
+            .finish_non_exhaustive()
     }
 }

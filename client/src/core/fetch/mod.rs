@@ -393,6 +393,12 @@ impl Fetcher {
         all.then_some(ConsumeError::Stopped)
     }
 
+    /// Takes back the batch just taken, which can't be handed out; the partition stands still.
+    pub(crate) fn put_back(&mut self, parcel: &Parcel) {
+        let window = self.window(parcel.slot).expect("the parcel was just taken");
+        window.put_back(parcel.from);
+    }
+
     /// Takes back the batch just taken, whose body is wrong; gives the error to report.
     pub(crate) fn reject(&mut self, parcel: &Parcel, why: String) -> ConsumeError {
         let window = self.window(parcel.slot).expect("the parcel was just taken");

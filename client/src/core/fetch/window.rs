@@ -315,11 +315,16 @@ impl Window {
         }))
     }
 
-    /// Takes back a batch whose body is wrong: the position stays before it. Gives the error; the
-    /// window stands still.
-    pub(super) fn reject(&mut self, from: Offset, why: String) -> ConsumeError {
+    /// Takes back a batch that can't be handed out: the position stays before it, and the window
+    /// stands still.
+    pub(super) fn put_back(&mut self, from: Offset) {
         self.position = from;
         self.drop_fetched(State::Stopped(None));
+    }
+
+    /// Takes back a batch whose body is wrong; gives the error.
+    pub(super) fn reject(&mut self, from: Offset, why: String) -> ConsumeError {
+        self.put_back(from);
         self.wrong_batch(from, why)
     }
 }

@@ -173,7 +173,7 @@ impl Lane {
             None => false,
         };
         if !fits {
-            let mut builder = ledger.builder(settings.limits);
+            let mut builder = ledger.builder(settings);
             if let Err(too_large) = builder.push(record) {
                 ledger.recycle(builder);
                 return Err(too_large);

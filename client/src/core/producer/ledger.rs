@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use ringway_wire::PartitionIndex;
-use ringway_wire::batch::{BatchBuilder, BatchLimits};
+use ringway_wire::batch::BatchBuilder;
 
 use crate::core::delivery::{BatchOutcome, OnBatch};
+use crate::core::producer::Settings;
 
 /// Builders kept for the next batches; each keeps the space of a batch.
 const SPARE_BUILDERS_MAX: usize = 8;
@@ -72,10 +73,11 @@ impl Ledger {
     }
 
     /// An empty builder.
-    pub(super) fn builder(&mut self, limits: BatchLimits) -> BatchBuilder {
-        self.spare
-            .pop()
-            .unwrap_or_else(|| BatchBuilder::new(limits))
+    pub(super) fn builder(&mut self, settings: &Settings) -> BatchBuilder {
+        self.spare.pop().unwrap_or_else(|| match settings.layout {
+            None => BatchBuilder::new(settings.limits),
+            Some(layout) => BatchBuilder::typed(settings.limits, layout),
+        })
     }
 
     /// Takes a builder back; one that still has records is not used again.

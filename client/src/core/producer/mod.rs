@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) buffer_bytes: usize,
     pub(crate) idempotent: bool,
     pub(crate) trace: bool,
+    /// The layout of values that are archives; `None` for bytes.
+    pub(crate) layout: Option<u64>,
     pub(crate) partitioning: Partitioning,
 }
 

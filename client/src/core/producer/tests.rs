@@ -27,6 +27,7 @@ fn settings() -> Settings {
         delivery_timeout: 120 * SECOND,
         buffer_bytes: 1 << 20,
         idempotent: true,
+        layout: None,
         trace: false,
         partitioning: Partitioning::ByKey,
     }
