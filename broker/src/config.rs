@@ -3,6 +3,7 @@
 
 mod knobs;
 mod listen;
+mod profile;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use ringway_wire::limits::{FRAME_HEAD_BYTES_MAX, FRAME_HEADER_BYTES};
 
 pub use knobs::{KNOBS, Knob};
 pub use listen::{Advertise, HostPort};
+pub use profile::Profile;
 
 /// What a shard does when there is nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum LogFormat {
 /// The configuration with every value in force. [`Config::default`] is what an empty file means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// What the broker is tuned for.
+    pub profile: Profile,
     /// Where everything is stored.
     pub data_dir: PathBuf,
     /// The shared port; shard `i` listens on the port `1 + i` above.
@@ -63,6 +67,11 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Bytes of produce requests that each shard holds at most before they are durable.
     pub produce_bytes_max: u64,
+    /// Bytes of topics with durability `memory` that each shard acknowledges before they are
+    /// durable.
+    pub unsynced_bytes_max: u64,
+    /// How long such bytes may have been acknowledged for, in milliseconds.
+    pub unsynced_ms_max: u64,
     /// Connections of each shard.
     pub connections_max: u32,
     /// Largest batch, in bytes.
@@ -135,8 +144,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults, then the file if there is one, then the flags: pairs of a knob's key and its
-    /// value.
+    /// The defaults, then the profile's values, then the file if there is one, then the flags: pairs
+    /// of a knob's key and its value. The profile is named by a flag or in the file.
     ///
     /// # Errors
     /// [`ConfigError`] names the file or flag, the key, the value, and what would be right.
@@ -144,36 +153,33 @@ impl Config {
         file: Option<&Path>,
         flags: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
+        let mut settings = Vec::new();
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
                 path: path.to_owned(),
                 source,
             })?;
-            config.read_toml(path, &text)?;
+            let origin = path.display().to_string();
+            let pairs = read_toml(path, &text)?.into_iter();
+            settings.extend(pairs.map(|(key, value)| (origin.clone(), key, value)));
         }
-        for (key, value) in flags {
-            config.set("command line", key, value)?;
+        let of_flags = |(key, value): (&str, &str)| {
+            ("command line".to_owned(), key.to_owned(), value.to_owned())
+        };
+        settings.extend(flags.into_iter().map(of_flags));
+        let mut config = Self::default();
+        // The last one that names a profile decides, and only then what it doesn't.
+        for (origin, key, value) in settings.iter().filter(|(_, key, _)| key == "profile") {
+            config.set(origin, key, value)?;
+        }
+        for (key, value) in config.profile.values() {
+            config.set("the profile", key, value)?;
+        }
+        for (origin, key, value) in &settings {
+            config.set(origin, key, value)?;
         }
         config.check()?;
         Ok(config)
-    }
-
-    fn read_toml(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let path = path.to_owned();
-            let message = error.to_string();
-            ConfigError::Syntax { path, message }
-        })?;
-        let origin = path.display().to_string();
-        for (key, value) in &table {
-            let value = match value {
-                toml::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            self.set(&origin, key, &value)?;
-        }
-        Ok(())
     }
 
     fn set(&mut self, origin: &str, key: &str, value: &str) -> Result<(), ConfigError> {
@@ -287,6 +293,20 @@ impl Config {
         text.push('\n');
         text
     }
+}
+
+/// The keys and values of a file.
+fn read_toml(path: &Path, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let path = path.to_owned();
+        let message = error.to_string();
+        ConfigError::Syntax { path, message }
+    })?;
+    let pair = |(key, value)| match value {
+        toml::Value::String(text) => (key, text),
+        other => (key, other.to_string()),
+    };
+    Ok(table.into_iter().map(pair).collect())
 }
 
 #[cfg(test)]

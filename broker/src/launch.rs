@@ -183,6 +183,8 @@ impl Parts<'_> {
                 },
                 cache_bytes_max: bytes(config.cache_bytes),
                 pending_bytes_max: bytes(config.produce_bytes_max),
+                unsynced_bytes_max: config.unsynced_bytes_max,
+                unsynced_ns_max: config.unsynced_ms_max * 1_000_000,
                 read_bytes_max: bytes(config.cold_read_in_flight_bytes),
                 read_bytes_per_second: config.cold_read_bytes_per_second,
                 ..ShardConfig::new(ends.shard)

@@ -242,6 +242,8 @@ shard_metrics! {
         cache_bytes,
         /// Bytes of produce requests in memory that are not answered.
         produce_bytes,
+        /// Bytes acknowledged from memory and not yet on the disk.
+        unsynced_bytes,
         /// Bytes of replies that are not sent.
         send_bytes,
         /// Device operations in flight.

@@ -5,7 +5,8 @@ use ringway_engine::meta::{bytes, nearest};
 use ringway_tuning::SyncScope;
 use ringway_wire::limits::BATCH_BYTES_MAX;
 
-use super::{Config, HostPort, Idle, LogFormat};
+use super::profile::PROFILES;
+use super::{Config, HostPort, Idle, LogFormat, Profile};
 
 /// One setting.
 #[derive(Debug)]
@@ -30,7 +31,17 @@ pub struct Knob {
 const SHARDS_MAX: u16 = 1_024;
 
 /// Every knob, in the order in which they are shown.
-pub static KNOBS: [Knob; 17] = [
+pub static KNOBS: [Knob; 20] = [
+    Knob {
+        key: "profile",
+        value: "latency|balanced|throughput",
+        default: "balanced",
+        help: "What the broker is tuned for: a name for some knobs turned together, which \
+               `config print --profile` shows. A knob that is set by itself wins.",
+        change: "to latency on cores of the broker's own, to throughput for bulk loads",
+        set: |config, text| put(&mut config.profile, one_of(text, &PROFILES)),
+        get: |config| name_of(config.profile, &PROFILES),
+    },
     Knob {
         key: "data_dir",
         value: "DIR",
@@ -174,6 +185,33 @@ pub static KNOBS: [Knob; 17] = [
         get: |config| config.produce_bytes_max.to_string(),
     },
     Knob {
+        key: "unsynced_bytes_max",
+        value: "BYTES",
+        default: "16 MiB",
+        help: "Bytes of topics with durability memory that each shard acknowledges before they are \
+               on the disk: what a crash may take. Above it acknowledgements wait for the disk.",
+        change: "when such a topic is written faster than the disk takes it in bursts, or when less \
+                 may be lost",
+        set: |config, text| {
+            put(
+                &mut config.unsynced_bytes_max,
+                amount(text, 64 << 10, 1 << 40),
+            )
+        },
+        get: |config| config.unsynced_bytes_max.to_string(),
+    },
+    Knob {
+        key: "unsynced_ms_max",
+        value: "MS",
+        default: "200",
+        help: "How long records of such topics may have been acknowledged and not be on the disk. \
+               They are written after half of it; a disk that takes longer makes \
+               acknowledgements wait.",
+        change: "to lose less in a crash, or to write less often",
+        set: |config, text| put(&mut config.unsynced_ms_max, number(text, 1, 3_600_000)),
+        get: |config| config.unsynced_ms_max.to_string(),
+    },
+    Knob {
         key: "connections_max",
         value: "COUNT",
         default: "10000",
@@ -253,6 +291,7 @@ const LEVELS: [(&str, tracing::Level); 5] = [
 /// A configuration to be filled from the table.
 pub(super) fn blank() -> Config {
     Config {
+        profile: Profile::Balanced,
         data_dir: std::path::PathBuf::new(),
         listen: HostPort::default(),
         advertise: None,
@@ -266,6 +305,8 @@ pub(super) fn blank() -> Config {
         sync_scope: None,
         cache_bytes: 0,
         produce_bytes_max: 0,
+        unsynced_bytes_max: 0,
+        unsynced_ms_max: 0,
         connections_max: 0,
         batch_bytes_max: 0,
         cold_read_in_flight_bytes: 0,

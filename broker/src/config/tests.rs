@@ -130,3 +130,54 @@ fn what_is_printed_reads_back() {
     assert!(printed.contains("\n# ready_file = \"\"\n"), "{printed}");
     assert!(printed.contains("Change it when"), "{printed}");
 }
+
+#[test]
+fn a_profile_turns_its_knobs_and_those_that_are_set_win() {
+    let plain = load("profile = \"latency\"\n", &[]).unwrap();
+    assert_eq!(plain.idle, Idle::BusyPoll);
+    assert_eq!(plain.unsynced_ms_max, 50);
+    assert_eq!(plain.cold_read_bytes_per_second, Some(256 << 20));
+    let text = "idle = \"park\"\nprofile = \"latency\"\n";
+    let set = load(text, &[("unsynced_ms_max", "70")]).unwrap();
+    assert_eq!((set.idle, set.unsynced_ms_max), (Idle::Park, 70));
+    assert_eq!(set.cold_read_in_flight_bytes, 4 << 20);
+    let other = load(text, &[("profile", "throughput")]).unwrap();
+    assert_eq!((other.idle, other.unsynced_ms_max), (Idle::Park, 1_000));
+    assert_eq!(other.cold_read_bytes_per_second, None);
+    let error = error("profile = \"fast\"\n", &[]);
+    assert!(
+        error.contains("latency or balanced or throughput"),
+        "{error}"
+    );
+    assert_eq!(
+        Config::load(None, [("profile", "balanced")]).unwrap(),
+        Config::default()
+    );
+}
+
+#[test]
+fn what_profile_prints_reads_back_as_itself() {
+    for (name, _) in profile::PROFILES {
+        let config = Config::load(None, [("profile", name)]).unwrap();
+        assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
+    }
+}
+
+/// The page that operators read has every value of every profile.
+#[test]
+fn profiles_are_documented_as_the_values_that_they_set() {
+    let page = include_str!("../../../docs/operations.md");
+    for (name, profile) in profile::PROFILES {
+        for (key, value) in profile.values() {
+            let column = match profile {
+                Profile::Latency => 1,
+                _ => 3,
+            };
+            let row = format!("| `{key}` |");
+            let line = page.lines().find(|line| line.starts_with(&row));
+            let line = line.unwrap_or_else(|| panic!("no line begins with {row}"));
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            assert_eq!(cells[column + 1], *value, "{name}: {key}");
+        }
+    }
+}

@@ -136,6 +136,7 @@ impl Shard {
         metrics.partitions.set(counters.partitions);
         metrics.waiting_fetches.set(counters.waiting);
         metrics.produce_bytes.set(counters.pending_bytes);
+        metrics.unsynced_bytes.set(counters.unsynced_bytes);
         metrics.cache_bytes.set(counters.buffer_bytes);
         for times in machine.round_times() {
             metrics.produce_queued.observe(times.queued_ns);
