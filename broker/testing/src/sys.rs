@@ -84,6 +84,28 @@ pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) })
 }
 
+/// Gives the calling thread, and those that it starts from now on, only the time that nobody else
+/// wants (SCHED_IDLE): for clients that would run on machines of their own.
+pub fn run_when_idle() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to parameters that outlive the call; 0 is this thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) })
+}
+
+/// Raises the soft limit of open files to the hard limit, and says what it is now.
+pub fn raise_nofile() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a structure of the right type that outlives the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
 /// Writes at a position and returns once the bytes are durable (pwritev2 with RWF_DSYNC); the
 /// number of bytes written, which may be fewer.
 pub fn write_durably_at(file: &File, bytes: &[u8], position: u64) -> io::Result<usize> {

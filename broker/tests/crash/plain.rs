@@ -1,14 +1,12 @@
-//! A client for tests that go one step at a time, and what a broker says of itself over HTTP and
-//! in /proc.
+//! A client for tests that go one step at a time.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ringway_client::{
     Client, ConsumeError, Delivered, Delivery, NewTopic, OffsetAt, PartitionIndex, ProduceError,
     Producer, StartAt,
 };
+pub(crate) use ringway_testing::{metric, page, proc_number, states};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -151,44 +149,4 @@ pub(crate) fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// The body of a page of the admin server.
-pub(crate) fn page(admin: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(admin).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text.split_once("\r\n\r\n").unwrap().1.to_owned()
-}
-
-/// A number of /metrics, all shards together.
-pub(crate) fn metric(admin: SocketAddr, name: &str) -> u64 {
-    let text = page(admin, "/metrics");
-    let start = format!("ringway_{name}{{");
-    let lines = text.lines().filter(|line| line.starts_with(&start));
-    let values: Vec<u64> = lines
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
-        .collect();
-    assert!(!values.is_empty(), "no metric ringway_{name}");
-    values.iter().sum()
-}
-
-/// The states of a topic's partitions, as /status has them.
-pub(crate) fn states(admin: SocketAddr, topic: &str) -> Vec<String> {
-    let status: serde_json::Value = serde_json::from_str(&page(admin, "/status")).unwrap();
-    let topics = status["topics"].as_array().unwrap();
-    let found = topics.iter().find(|each| each["name"] == topic);
-    let partitions = found.expect("the topic is there")["partitions"].as_array();
-    let state = |partition: &serde_json::Value| partition["state"].as_str().unwrap().to_owned();
-    partitions.unwrap().iter().map(state).collect()
-}
-
-/// A number of a file in /proc whose lines are `name: number`.
-pub(crate) fn proc_number(pid: u32, file: &str, name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap()
 }

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub(crate) use ringway_testing::variable;
 use ringway_testing::{BrokerOptions, BrokerProcess, Random, Scratch, StartError};
 
 /// Ports of a site: the shared one, its shards', and the admin's as the last.
@@ -17,15 +18,6 @@ const PORTS_TO: u64 = 32_000;
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A number from the environment.
-pub(crate) fn variable(name: &str, otherwise: u64) -> u64 {
-    let Some(value) = std::env::var_os(name) else {
-        return otherwise;
-    };
-    let number = value.to_str().and_then(|value| value.parse().ok());
-    number.unwrap_or_else(|| panic!("{name} has to be a number, not {value:?}"))
 }
 
 /// The broker under test. Another build of it can be put in its place, to see that it is found

@@ -1,0 +1,127 @@
+//! Thousands of slow connections, garbage, floods of requests for topics that aren't there, and
+//! clients that never read, beside one that behaves.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ringway_client::{Client, NewTopic, PartitionIndex};
+use ringway_testing::{BrokerOptions, BrokerProcess, Scratch, metric, variable};
+use ringway_wire::TopicId;
+
+use crate::attack::{Attack, Plan};
+use crate::figures::Phase;
+use crate::paced::Paced;
+use crate::resident::{Watch, resident};
+
+/// The broker's memory may grow by so much, whoever is connected. What could grow: frames on their
+/// way in, replies on their way out, what connections are remembered by.
+const GROWTH_BYTES_MAX: u64 = 512 << 20;
+/// A record of the well-behaved client.
+const EVERY: Duration = Duration::from_millis(2);
+/// Parts of the time with attackers, each between two without.
+const ROUNDS: u64 = 5;
+/// Bytes of each record that deaf clients fetch.
+const BULK_VALUE_BYTES: usize = 64 << 10;
+
+#[test]
+fn hostile_clients_cost_bounded_memory_and_no_record() {
+    let seconds = variable("RINGWAY_HOSTILE_SECONDS", 5);
+    let scratch = Scratch::new(env!("CARGO_TARGET_TMPDIR"), "hostile").unwrap();
+    let options = BrokerOptions::new(env!("CARGO_BIN_EXE_ringway-broker"), &scratch)
+        // Smaller than what deaf clients fetch, and full before they do.
+        .argument("--cache-bytes")
+        .argument("33554432");
+    let mut broker = options.start().unwrap();
+    let bulk_bytes = variable("RINGWAY_HOSTILE_BULK_BYTES", 128 << 20);
+    let (topic, records) = fill(&broker.listen().to_string(), bulk_bytes);
+    let mut attack = Attack::prepare(&plan(&broker, topic, records));
+    let paced = Paced::start(&broker.listen().to_string(), EVERY, 2);
+
+    std::thread::sleep(Duration::from_millis(500));
+    let before = resident(broker.pid());
+    let watch = Watch::start(broker.pid());
+    let beside = Duration::from_secs(seconds) / ROUNDS as u32;
+    let mut told = String::new();
+    for _ in 0..ROUNDS {
+        alone(&paced, beside / 3);
+        attack.begin();
+        paced.enter(Phase::Beside);
+        std::thread::sleep(beside);
+        paced.enter(Phase::Between);
+        told = attack.end();
+        settle(broker.admin());
+    }
+    alone(&paced, beside / 3);
+    drop(attack);
+    let report = paced.finish();
+    let most = watch.most();
+
+    let grown = most.saturating_sub(before);
+    println!(
+        "{told}\n{} records of a good client, all there\n\n{}\n{}\nresident memory: {} MiB alone, \
+         {} MiB at most beside (+ {} MiB)",
+        report.records,
+        report.acknowledged.table("from due to acknowledged"),
+        report.delivered.table("from due to delivered"),
+        before >> 20,
+        most >> 20,
+        grown >> 20,
+    );
+    assert!(report.acknowledged.beside.count() > 0);
+    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more");
+    let status = broker.stop(Duration::from_secs(20)).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", broker.log());
+}
+
+fn plan(broker: &BrokerProcess, topic: TopicId, records: u64) -> Plan {
+    let ports: Vec<SocketAddr> = std::iter::once(broker.listen())
+        .chain(broker.shards().iter().copied())
+        .collect();
+    Plan {
+        ports,
+        topic,
+        records,
+        slow: variable("RINGWAY_HOSTILE_SLOW", 500) as usize,
+        deaf: variable("RINGWAY_HOSTILE_DEAF", 50) as usize,
+        floods: variable("RINGWAY_HOSTILE_FLOODS", 8) as usize,
+        garbage: variable("RINGWAY_HOSTILE_GARBAGE", 2) as usize,
+    }
+}
+
+fn alone(paced: &Paced, time: Duration) {
+    paced.enter(Phase::Alone);
+    std::thread::sleep(time);
+    paced.enter(Phase::Between);
+}
+
+/// Waits until the broker has noticed that they are gone.
+fn settle(admin: SocketAddr) {
+    let begin = Instant::now();
+    while metric(admin, "connections") > 10 {
+        let waited = begin.elapsed();
+        assert!(waited < Duration::from_secs(60), "connections stay");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A topic with so many bytes; it and its records.
+fn fill(address: &str, bytes: u64) -> (TopicId, u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(address).await.unwrap();
+        let topic = NewTopic::new("bulk").config("segment_bytes", "16777216");
+        let topic = client.admin().create_topic(topic).await.unwrap();
+        let producer = client.producer().build().await.unwrap();
+        let records = bytes / BULK_VALUE_BYTES as u64;
+        let value = vec![0x5a; BULK_VALUE_BYTES];
+        for _ in 0..records {
+            let sending = producer.send_to("bulk", PartitionIndex(0), &value);
+            drop(sending.await.unwrap());
+        }
+        producer.close().await.unwrap();
+        (topic, records)
+    })
+}

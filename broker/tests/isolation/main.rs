@@ -1,0 +1,20 @@
+//! Whether some clients of a broker can spoil it for others: those that mean no good, and those
+//! that read a great deal of old data. A well-behaved client runs beside them, measured in phases
+//! that alternate: alone, and with the others.
+//!
+//! In the suite these are small, and assert what must hold on any machine: every record arrives
+//! once and in order, and memory stays bounded. At full size they print how much slower the
+//! well-behaved client became; that needs a release build and a machine with nothing else to do:
+//!
+//! ```sh
+//! RINGWAY_HOSTILE_SECONDS=600 RINGWAY_HOSTILE_SLOW=5000 RINGWAY_HOSTILE_DEAF=100 \
+//!   cargo test --release -p ringway-broker --test isolation hostile -- --nocapture
+//! RINGWAY_COLD_BYTES=20000000000 \
+//!   cargo test --release -p ringway-broker --test isolation cold -- --nocapture
+//! ```
+
+mod attack;
+mod figures;
+mod hostile;
+mod paced;
+mod resident;
