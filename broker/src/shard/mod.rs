@@ -113,6 +113,7 @@ impl Shard {
             self.dispatch.now = now;
             self.again = false;
             let mut lap = Lap::begin(&self.metrics.flight, now.mono_ns);
+            self.network.begin_turn(now.mono_ns);
             self.take_messages(now)?;
             lap.next(&self.metrics.flight, Step::Completions, clock::mono_ns());
             self.reap(now);
@@ -124,7 +125,8 @@ impl Shard {
             self.dispatch.machine.turn(turned);
             self.carry_out(turned);
             lap.next(&self.metrics.flight, Step::Sending, clock::mono_ns());
-            self.network.flush(&mut self.ring, now.mono_ns);
+            self.network
+                .flush(&mut self.ring, &mut self.dispatch, now.mono_ns);
             self.dispatch.mesh.flush();
             self.report();
             self.rest(now, &lap)
@@ -320,7 +322,8 @@ impl Shard {
                 if sent || late(since_ns, LAST_REPLIES_MAX_NS) {
                     self.phase = Phase::Closing { since_ns: now_ns };
                     self.network.close_all(&mut self.dispatch);
-                    self.network.flush(&mut self.ring, now_ns);
+                    self.network
+                        .flush(&mut self.ring, &mut self.dispatch, now_ns);
                 }
             }
             Phase::Closing { since_ns } => {

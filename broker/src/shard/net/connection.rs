@@ -10,7 +10,8 @@ use ringway_wire::request::RequestKind;
 
 use super::id::ConnectionId;
 use super::outbox::Outbox;
-use super::{LARGE_BYTES, NetworkLimits, TURN_REQUESTS_MAX};
+use super::turns::Credit;
+use super::{LARGE_BYTES, NetworkLimits};
 use crate::shard::ring::Key;
 
 /// How far a connection has come.
@@ -55,8 +56,12 @@ pub(super) struct Connection {
     pub(super) congested: bool,
     /// May have whole frames that were not taken.
     pub(super) held_back: bool,
-    /// Requests that it may still have taken this turn.
-    pub(super) turn_requests: u32,
+    /// Waits for its turn to have some of them taken.
+    pub(super) queued: bool,
+    /// For how long its requests are taken without waiting.
+    pub(super) credit: Credit,
+    /// The client has sent its last byte.
+    pub(super) ended: bool,
     /// Is on the list of those to be looked at this turn.
     pub(super) listed: bool,
     /// Bytes that the decoder takes, as counted in the shard's.
@@ -79,7 +84,9 @@ impl Connection {
             starved: false,
             congested: false,
             held_back: false,
-            turn_requests: TURN_REQUESTS_MAX,
+            queued: false,
+            credit: Credit::new(now),
+            ended: false,
             listed: false,
             counted_bytes: 0,
             opened_ns: now,
@@ -88,17 +95,16 @@ impl Connection {
         }
     }
 
-    /// Whether requests may be taken from it now: not while more replies wait than it reads, and
-    /// not while it has too many requests open.
+    /// Whether requests may be taken from it now: not while more replies wait than it reads.
     pub(super) fn takes_requests(&self, limits: &NetworkLimits) -> bool {
         matches!(self.phase, Phase::Greeting | Phase::Open)
             && self.outbox.bytes() < limits.unsent_bytes_pause
-            && self.unanswered.len() < limits.unanswered_max
     }
 
     /// Whether bytes may be received for it now.
     pub(super) fn receives(&self, limits: &NetworkLimits) -> bool {
         match self.phase {
+            _ if self.ended => false,
             Phase::Lingering { .. } => true,
             _ => {
                 let behind = self.held_back && self.decoder.held() > LARGE_BYTES;

@@ -3,7 +3,7 @@
 
 use ringway_engine::shard::Token;
 use ringway_wire::frame::Frame;
-use ringway_wire::request::{Reply, Request, RequestKind};
+use ringway_wire::request::{Acks, Reply, Request, RequestKind};
 use ringway_wire::{CorrelationId, ErrorCode, Fault};
 
 use super::connection::{Connection, Phase};
@@ -30,12 +30,13 @@ struct Refusal {
     fault: Fault,
 }
 
-/// Takes the next frame of a connection, if there is a whole one.
+/// Takes the next frame of a connection, if there is a whole one. `unanswered_max` is how many of
+/// its requests may be open.
 pub(super) fn take(
     connection: &mut Connection,
     requests: &mut impl Requests,
     metrics: &ShardMetrics,
-    now_ns: u64,
+    (now_ns, unanswered_max): (u64, usize),
 ) -> Taken {
     let greeting = connection.phase == Phase::Greeting;
     // Of a header that is refused, kind and correlation are still what the client goes by.
@@ -51,7 +52,14 @@ pub(super) fn take(
                 };
                 let received_ns = connection.last_byte_ns;
                 let kind = request.kind();
-                let verdict = requests.request(token, received_ns, request, frame.data);
+                let verdict = match too_many(connection.unanswered.len(), unanswered_max, &request)
+                {
+                    Some(refused) => {
+                        metrics.requests_overloaded.add(1);
+                        Verdict::Now(refused)
+                    }
+                    None => requests.request(token, received_ns, request, frame.data),
+                };
                 return judged(connection, token, (kind, verdict), metrics, now_ns);
             }
             Err(refusal) => refusal,
@@ -67,6 +75,17 @@ pub(super) fn take(
     connection.outbox.push(frame, Vec::new());
     connection.phase = Phase::Refusing { since_ns: now_ns };
     Taken::Refused
+}
+
+/// What a connection is told that has too many requests open to have one more.
+fn too_many(unanswered: usize, unanswered_max: usize, request: &Request) -> Option<Reply> {
+    let never = matches!(request, Request::Produce(produce) if produce.acks == Acks::None);
+    if unanswered < unanswered_max || never {
+        return None;
+    }
+    let text = "too many requests of this connection wait for their replies: wait for some";
+    let fault = Fault::new(ErrorCode::Overloaded, text);
+    Some(refusal::refused(request.kind(), fault))
 }
 
 /// The request in a frame, if it is one that this connection may send now.

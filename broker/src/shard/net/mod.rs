@@ -8,17 +8,19 @@
 mod connection;
 mod frames;
 mod id;
+mod limits;
 mod listeners;
+mod memory;
 mod outbox;
 mod refusal;
+mod taking;
+mod turns;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringway_engine::buffer::Slice;
-use ringway_wire::limits::FRAME_BYTES_MAX;
 use ringway_wire::request::{Reply, Request, RequestKind};
 use ringway_wire::{ErrorCode, Fault, ShardId};
 
@@ -28,79 +30,17 @@ use crate::shard::clock;
 use crate::shard::ring::{Completion, Memory, Owner, Ring, Role};
 use connection::{Connection, Phase, Receiving};
 pub(crate) use id::{ConnectionId, SHARDS_MAX};
+pub use limits::NetworkLimits;
 use listeners::Listeners;
 pub(crate) use listeners::{Port, listeners};
 pub(crate) use refusal::refused;
 use ringway_engine::shard::Token;
+use turns::Turns;
 
 /// Bytes of a decoder above which a connection counts as one with a large frame on its way.
 const LARGE_BYTES: usize = 64 << 10;
-/// Requests of one connection that are taken in one turn, so that a flood of small ones holds up
-/// nobody else.
-const TURN_REQUESTS_MAX: u32 = 256;
-
-/// What clients may ask of a shard's memory and patience.
-#[derive(Clone, Debug)]
-pub struct NetworkLimits {
-    /// Connections of the shard.
-    pub connections_max: usize,
-    /// Largest frame, in bytes.
-    pub frame_bytes_max: usize,
-    /// Bytes of frames on their way in, over all connections; beyond, one connection with a large
-    /// frame goes on at a time.
-    pub receive_bytes_max: usize,
-    /// Bytes of replies that are not sent, over all connections. One may have its share of it:
-    /// with many connections that is less than the next two limits.
-    pub send_bytes_max: usize,
-    /// Bytes of replies of one connection beyond which no more requests of it are read.
-    pub unsent_bytes_pause: usize,
-    /// Bytes of replies of one connection beyond which fetches are answered with `overloaded`.
-    pub unsent_bytes_max: usize,
-    /// Requests of one connection that may be open.
-    pub unanswered_max: usize,
-    /// Time for hello.
-    pub hello_max: Duration,
-    /// Time without a byte in the middle of a frame.
-    pub frame_pause_max: Duration,
-    /// Time for one send, and for unacknowledged bytes (TCP_USER_TIMEOUT).
-    pub send_max: Duration,
-    /// Time for the last reply of a connection that is refused.
-    pub refusing_max: Duration,
-    /// Time for which a refused client may go on sending.
-    pub lingering_max: Duration,
-}
-
-impl NetworkLimits {
-    /// The limits when so many connections are open.
-    fn shared_by(&self, connections: usize) -> Self {
-        let share = (self.send_bytes_max / connections.max(1)).max(LARGE_BYTES);
-        Self {
-            unsent_bytes_pause: self.unsent_bytes_pause.min(share),
-            // One whole reply of the usual size has to fit beside what waits.
-            unsent_bytes_max: self.unsent_bytes_max.min(share.saturating_mul(4)),
-            ..self.clone()
-        }
-    }
-}
-
-impl Default for NetworkLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 10_000,
-            frame_bytes_max: FRAME_BYTES_MAX,
-            receive_bytes_max: 256 << 20,
-            send_bytes_max: 128 << 20,
-            unsent_bytes_pause: 16 << 20,
-            unsent_bytes_max: 64 << 20,
-            unanswered_max: 65_536,
-            hello_max: Duration::from_secs(10),
-            frame_pause_max: Duration::from_secs(30),
-            send_max: Duration::from_secs(60),
-            refusing_max: Duration::from_secs(10),
-            lingering_max: Duration::from_secs(2),
-        }
-    }
-}
+/// Deadlines are in seconds; looking for those that are over more often than this is for nothing.
+const SWEEP_EVERY_NS: u64 = 20_000_000;
 
 /// How a request will be answered.
 #[derive(Debug)]
@@ -152,13 +92,24 @@ pub(crate) struct Network {
     listed: Vec<ConnectionId>,
     /// Connections that stopped because the answering side was congested.
     congested: Vec<ConnectionId>,
+    /// Connections with requests that wait for their turn.
+    turns: Turns,
+    /// When the shard's turn began, and the clock as it was read last.
+    turn_ns: u64,
+    clock_ns: u64,
+    /// Requests that will be answered, of all connections.
+    unanswered: usize,
     receive_bytes: usize,
     unsent_bytes: usize,
+    /// When connections that don't take their replies are looked for again.
+    relief_ns: u64,
     /// Waiting for receive memory, in their order.
     starved: VecDeque<ConnectionId>,
     /// The one that goes on although memory is short, and since when.
     elected: Option<(ConnectionId, u64)>,
     next_sweep_ns: Option<u64>,
+    /// When the next sweep may be at the earliest: with thousands of connections each takes a while.
+    sweep_from_ns: u64,
     /// No more requests are taken.
     draining: bool,
 }
@@ -182,11 +133,17 @@ impl Network {
             open: 0,
             listed: Vec::new(),
             congested: Vec::new(),
+            turns: Turns::default(),
+            turn_ns: 0,
+            clock_ns: 0,
+            unanswered: 0,
             receive_bytes: 0,
             unsent_bytes: 0,
+            relief_ns: 0,
             starved: VecDeque::new(),
             elected: None,
             next_sweep_ns: None,
+            sweep_from_ns: 0,
             draining: false,
         }
     }
@@ -275,137 +232,14 @@ impl Network {
             .connection(id)
             .and_then(|connection| connection.deadline(&limits));
         if let Some((at, _)) = deadline {
-            self.next_sweep_ns = Some(self.next_sweep_ns.map_or(at, |next| next.min(at)));
+            self.sweep_at(at);
         }
     }
 
-    fn received(
-        &mut self,
-        ring: &mut Ring,
-        mut completion: Completion,
-        requests: &mut impl Requests,
-        now_ns: u64,
-    ) {
-        let id = ConnectionId::from_source(completion.owner.id);
-        let buffer = completion.received.take();
-        let connection = self
-            .connection(id)
-            .expect("a connection outlives its operations");
-        if !completion.more {
-            connection.receiving = Receiving::Off;
-        }
-        if let Some(buffer) = buffer {
-            let bytes = ring.received(&buffer);
-            if connection.takes_replies() {
-                connection.decoder.push(bytes);
-                connection.last_byte_ns = now_ns;
-            }
-            self.metrics.received_bytes.add(bytes.len() as u64);
-            ring.give_back(buffer);
-        }
-        match completion.result {
-            Ok(0) => {
-                // What it sent before it left counts, whatever this turn has taken already.
-                self.grant_turn(id);
-                self.take_frames(id, requests, now_ns);
-                return self.close(id, requests);
-            }
-            Ok(_) => self.take_frames(id, requests, now_ns),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
-                _ => return self.close(id, requests),
-            },
-        }
-        self.count_receive_bytes(id, now_ns);
-        self.stop_or_go_on(ring, id);
-    }
-
-    /// Takes every whole frame that the connection may have handled now.
-    fn take_frames(&mut self, id: ConnectionId, requests: &mut impl Requests, now_ns: u64) {
-        loop {
-            let draining = self.draining;
-            let Self {
-                slots,
-                limits,
-                metrics,
-                congested,
-                ..
-            } = self;
-            let connection = slots[id.slot as usize].connection.as_deref_mut();
-            let connection = connection.expect("frames are taken from open connections");
-            connection.held_back = !connection.takes_requests(limits) || requests.is_congested();
-            if draining || connection.congested || !connection.takes_requests(limits) {
-                return;
-            }
-            if requests.is_congested() {
-                connection.congested = true;
-                congested.push(id);
-                return;
-            }
-            if connection.turn_requests == 0 {
-                connection.held_back = true;
-                return;
-            }
-            let before = connection.outbox.bytes();
-            let taken = frames::take(connection, requests, metrics, now_ns);
-            self.unsent_bytes += connection.outbox.bytes() - before;
-            match taken {
-                frames::Taken::Nothing => return,
-                frames::Taken::Request => connection.turn_requests -= 1,
-                frames::Taken::Refused => {
-                    metrics.connections_faulted.add(1);
-                    requests.gone(id.source());
-                }
-            }
-            self.list(id);
-        }
-    }
-
-    /// Lets a connection have everything handled that it has sent.
-    fn grant_turn(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connection(id) {
-            connection.turn_requests = u32::MAX;
-        }
-    }
-
-    /// Keeps account of the shard's receive memory, and makes a connection wait that takes too
-    /// much of it.
-    fn count_receive_bytes(&mut self, id: ConnectionId, now_ns: u64) {
-        let short = self.receive_bytes > self.limits.receive_bytes_max / 2;
-        let Some(connection) = self.connection(id) else {
-            return;
-        };
-        if short {
-            connection.decoder.shrink();
-        }
-        let bytes = connection.decoder.capacity();
-        let (held, before) = (connection.decoder.held(), connection.counted_bytes);
-        connection.counted_bytes = bytes;
-        self.receive_bytes = self.receive_bytes + bytes - before;
-        let is_elected = self.elected.is_some_and(|(elected, _)| elected == id);
-        if held <= LARGE_BYTES {
-            if is_elected {
-                self.elected = None;
-            }
-            return;
-        }
-        if self.receive_bytes <= self.limits.receive_bytes_max || is_elected {
-            return;
-        }
-        if self.elected.is_none() {
-            self.elected = Some((id, now_ns));
-            let end = now_ns + self.limits.send_max.as_nanos() as u64;
-            self.next_sweep_ns = Some(self.next_sweep_ns.map_or(end, |next| next.min(end)));
-            // It may have been told to wait just before.
-            if let Some(connection) = self.connection(id) {
-                connection.starved = false;
-            }
-        } else if let Some(connection) = self.connection(id)
-            && !connection.starved
-        {
-            connection.starved = true;
-            self.starved.push_back(id);
-        }
+    /// Sweeps at that time, or soon after it.
+    fn sweep_at(&mut self, at_ns: u64) {
+        let at_ns = at_ns.max(self.sweep_from_ns);
+        self.next_sweep_ns = Some(self.next_sweep_ns.map_or(at_ns, |next| next.min(at_ns)));
     }
 
     /// Makes the ring receive for a connection exactly as long as it may.
@@ -485,10 +319,12 @@ impl Network {
             return;
         }
         let asked = connection.unanswered.remove(&token.correlation);
+        let answered = usize::from(asked.is_some());
         let before = connection.outbox.bytes();
         connection.outbox.push(frame, data);
         let added = connection.outbox.bytes() - before;
         self.unsent_bytes += added;
+        self.unanswered -= answered;
         self.list(id);
         if let Some((kind, received_ns)) = asked {
             let took_ns = clock::mono_ns().saturating_sub(received_ns);
@@ -538,27 +374,20 @@ impl Network {
             for id in std::mem::take(&mut self.congested) {
                 if let Some(connection) = self.connection(id) {
                     connection.congested = false;
+                    self.queue(id);
                     self.list(id);
                 }
             }
         }
-        for index in 0..self.listed.len() {
-            let id = self.listed[index];
-            let held_back = self
-                .connection(id)
-                .is_some_and(|connection| connection.held_back);
-            if held_back {
-                self.take_frames(id, requests, now_ns);
-                self.count_receive_bytes(id, now_ns);
-            }
-        }
+        self.take_turns(requests, now_ns);
     }
 
     /// The end of a turn: sends what is to be sent.
-    pub(crate) fn flush(&mut self, ring: &mut Ring, now_ns: u64) {
+    pub(crate) fn flush(&mut self, ring: &mut Ring, requests: &mut impl Requests, now_ns: u64) {
         for id in std::mem::take(&mut self.listed) {
             self.attend(ring, id, now_ns);
         }
+        self.relieve(requests, now_ns);
         self.metrics.send_bytes.set(self.unsent_bytes as u64);
     }
 
@@ -567,7 +396,6 @@ impl Network {
             return;
         };
         connection.listed = false;
-        connection.turn_requests = TURN_REQUESTS_MAX;
         if connection.phase != Phase::Closing
             && let Some(message) = connection.outbox.next_message()
         {
@@ -579,7 +407,10 @@ impl Network {
             connection.send_started_ns = now_ns;
         }
         if matches!(connection.phase, Phase::Refusing { .. }) && connection.outbox.bytes() == 0 {
-            connection.phase = Phase::Lingering { since_ns: now_ns };
+            connection.phase = match connection.ended {
+                true => Phase::Closing,
+                false => Phase::Lingering { since_ns: now_ns },
+            };
             crate::sys::shut_down(connection.socket.as_fd(), true);
         }
         if connection.phase == Phase::Closing && connection.is_quiet() {
@@ -587,30 +418,7 @@ impl Network {
         }
         self.watch(id);
         self.stop_or_go_on(ring, id);
-        let limits = &self.limits;
-        let connection = self.slots[id.slot as usize].connection.as_deref();
-        if connection.is_some_and(|connection| {
-            connection.held_back && !connection.congested && connection.takes_requests(limits)
-        }) {
-            self.list(id);
-        }
-    }
-
-    /// Lets connections that wait for receive memory go on, as far as there is some.
-    fn feed_starved(&mut self) {
-        while !self.starved.is_empty()
-            && (self.receive_bytes <= self.limits.receive_bytes_max || self.elected.is_none())
-        {
-            let id = self.starved.pop_front().expect("somebody waits");
-            let Some(connection) = self.connection(id) else {
-                continue;
-            };
-            connection.starved = false;
-            self.list(id);
-            if self.receive_bytes > self.limits.receive_bytes_max {
-                return;
-            }
-        }
+        self.queue(id);
     }
 
     /// Closes connections whose time is over, and finds the next such time.
@@ -635,7 +443,8 @@ impl Network {
                 false => next = Some(next.map_or(end, |next| next.min(end))),
             }
         }
-        self.next_sweep_ns = next;
+        self.sweep_from_ns = now_ns + SWEEP_EVERY_NS;
+        self.next_sweep_ns = next.map(|at| at.max(self.sweep_from_ns));
         for (id, reason) in over {
             tracing::debug!(connection = id.source(), reason, "closing a connection");
             self.metrics.connections_faulted.add(1);
@@ -653,7 +462,7 @@ impl Network {
 
     /// Whether the next turn has something to do at once.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.listed.is_empty()
+        !self.listed.is_empty() || !self.turns.is_empty()
     }
 
     /// Closes both sides; the slot is free when the ring's operations have ended.
@@ -670,8 +479,10 @@ impl Network {
         let before = connection.outbox.bytes();
         connection.outbox.clear();
         let cleared = before - connection.outbox.bytes();
+        let unanswered = std::mem::take(&mut connection.unanswered).len();
         crate::sys::shut_down(connection.socket.as_fd(), false);
         self.unsent_bytes -= cleared;
+        self.unanswered -= unanswered;
         if self.elected.is_some_and(|(elected, _)| elected == id) {
             self.elected = None;
         }

@@ -282,3 +282,72 @@ fn connections_above_the_limit_are_refused() {
     assert_eq!(clients[0].produce(0, &[b"fine"]).fault, None);
     rig.stop();
 }
+
+#[test]
+fn waiting_requests_are_bounded_and_their_client_may_leave() {
+    let scratch = scratch("waiting");
+    let rig = Rig::new(
+        scratch.path(),
+        limits(|limits| {
+            limits.unanswered_max = 100;
+            limits.unanswered_total_max = 150;
+        }),
+    );
+    let mut good = Client::hello(rig.ports[0]);
+    let mut waiting = Client::hello(rig.ports[0]);
+    let mut others = Client::hello(rig.ports[0]);
+    for client in [&mut waiting, &mut others] {
+        for _ in 0..101 {
+            client.send(&fetch(0, 0, 3_600_000), &[]);
+        }
+    }
+    let overloaded = |client: &mut Client| {
+        let (_, reply, _) = client.next_reply().expect("one too many");
+        assert_eq!(fault(&reply), ErrorCode::Overloaded);
+    };
+    overloaded(&mut waiting);
+    overloaded(&mut others);
+    wait_until("both wait", || rig.metrics[0].requests.get() >= 205);
+    // The shard has too many by now, yet not from this one.
+    assert_eq!(good.fetch(0, 0, 1).reply.fault, None);
+    drop(waiting);
+    wait_until("it is noticed", || rig.metrics[0].connections.get() == 2);
+    // Answers whatever still waits.
+    assert_eq!(good.produce(0, &[b"fine"]).fault, None);
+    for _ in 0..64 {
+        let (_, reply, _) = others.next_reply().expect("the record comes");
+        assert!(matches!(reply, Reply::Fetch(_)));
+    }
+    rig.stop();
+}
+
+#[test]
+fn whoever_takes_no_replies_goes_when_memory_for_them_is_short() {
+    let scratch = scratch("stuck");
+    let rig = Rig::new(
+        scratch.path(),
+        limits(|limits| {
+            limits.send_bytes_max = 32 << 20;
+            limits.unsent_bytes_pause = 16 << 20;
+            limits.unsent_bytes_max = 16 << 20;
+            limits.stuck_max = Duration::from_millis(200);
+        }),
+    );
+    let mut good = Client::hello(rig.ports[0]);
+    let value = vec![5_u8; 900_000];
+    assert_eq!(good.produce(0, &[&value]).fault, None);
+    // More than the kernel takes for them, twelve times.
+    let mut deaf: Vec<Client> = (0..12).map(|_| Client::hello(rig.ports[0])).collect();
+    for client in &mut deaf {
+        for _ in 0..40 {
+            client.send(&fetch(0, 0, 0), &[]);
+        }
+    }
+    wait_until("some are closed", || {
+        let open = rig.metrics[0].connections.get();
+        open < 13 && rig.metrics[0].send_bytes.get() <= 32 << 20
+    });
+    assert!(rig.metrics[0].connections.get() > 1, "not more than needed");
+    assert_eq!(good.fetch(0, 0, 0).reply.fault, None);
+    rig.stop();
+}
