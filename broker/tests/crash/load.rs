@@ -378,6 +378,7 @@ pub(crate) fn outcome_of(error: &ProduceError) -> Outcome {
         | ProduceError::Retired { .. }
         | ProduceError::TooLarge { .. }
         | ProduceError::BufferFull { .. }
+        | ProduceError::NotArchived { .. }
         | ProduceError::Request(_) => Outcome::Refused,
     }
 }
