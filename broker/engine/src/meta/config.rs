@@ -383,4 +383,28 @@ mod tests {
         assert_eq!(TopicConfig::default().min_in_sync(3), 2);
         assert_eq!(TopicConfig::default().min_in_sync(1), 1);
     }
+
+    #[test]
+    fn the_document_has_every_key_with_its_default() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let (_, table) = document.split_once("\n| key | default |").unwrap();
+        let rows = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        let cell = |line: &str, place| {
+            let cell = line.split('|').nth(place);
+            cell.unwrap().trim().trim_matches('`').to_owned()
+        };
+        let written: Vec<_> = rows.map(|line| (cell(line, 1), cell(line, 2))).collect();
+        let stored = TopicConfig::default().stored().into_iter();
+        let expected: Vec<_> = stored
+            .map(|entry| match entry.value.as_str() {
+                "" => (entry.key, "half the replicas, plus one".to_owned()),
+                value => (entry.key, value.to_owned()),
+            })
+            .collect();
+        assert_eq!(written, expected);
+    }
 }
