@@ -1,5 +1,6 @@
-//! A batch as a consumer hands it out: checked once, read in place. One of this
-//! crate's two files with `unsafe`: a checked view is kept beside the bytes that it looks into.
+//! A batch as a consumer hands it out: checked once, inflated if it was compressed, read in place.
+//! One of this crate's two files with `unsafe`: a checked view is kept beside the bytes that it
+//! looks into.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::sync::Arc;
 use ringway_wire::batch::{BatchError, BatchHeader, CheckedBatch, RecordView, Records};
 use ringway_wire::{LeaderEpoch, Offset, PartitionIndex};
 
-use crate::core::fetch::FetchedBytes;
+use crate::core::fetch::{FetchedBytes, Parcel};
 
 /// Records of one partition, in their order, with no gap to the batch before. It owns its bytes:
-/// keep it as long as you like, but note that the batches of one reply share their memory.
+/// keep it as long as you like, but note that the uncompressed batches of one reply share their
+/// memory.
 pub struct Batch {
     topic: Arc<str>,
     partition: PartitionIndex,
@@ -34,26 +36,37 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// Checks the batch that starts at `start` of `bytes`; records below `from` are left out.
-    pub(crate) fn open(
-        topic: Arc<str>,
-        partition: PartitionIndex,
-        from: Offset,
-        high_watermark: Offset,
+    /// Checks an uncompressed batch; records below those wanted are left out.
+    pub(crate) fn open(parcel: &Parcel) -> Result<Self, BatchError> {
+        let bytes = Arc::clone(&parcel.bytes);
+        Self::hold(parcel, bytes, |bytes| {
+            CheckedBatch::check(&bytes[parcel.start..])
+        })
+    }
+
+    /// Checks a batch that was inflated into `bytes`; else like [`Batch::open`].
+    pub(crate) fn open_inflated(parcel: &Parcel, bytes: FetchedBytes) -> Result<Self, BatchError> {
+        Self::hold(parcel, bytes, |bytes| CheckedBatch::check_inflated(bytes))
+    }
+
+    /// Keeps bytes and the view that `check` makes of them.
+    fn hold(
+        parcel: &Parcel,
         bytes: FetchedBytes,
-        start: usize,
+        check: impl for<'a> FnOnce(&'a [u8]) -> Result<CheckedBatch<'a>, BatchError>,
     ) -> Result<Self, BatchError> {
-        let view = CheckedBatch::check(&bytes[start..])?;
-        // SAFETY: the view borrows from the heap buffer of `bytes`, which the same struct keeps
-        // alive through its `Arc`. Nobody changes or moves that buffer: an `Arc`'s content can
-        // only be changed by its sole owner through `get_mut`, which this crate never calls on it.
-        // Every accessor shortens the lifetime to that of `&self` before anything gets out.
+        let view = check(&bytes)?;
+        // SAFETY: the view borrows from the heap buffer of `bytes` (by its type from nothing that
+        // lives shorter), which the same struct keeps alive through its `Arc`. Nobody changes or
+        // moves that buffer meanwhile: an `Arc`'s content can only be changed through `get_mut`,
+        // by its sole owner, and this struct is one of the owners. Every accessor shortens the
+        // lifetime to that of `&self` before anything gets out.
         let view = unsafe { std::mem::transmute::<CheckedBatch<'_>, CheckedBatch<'static>>(view) };
         Ok(Self {
-            topic,
-            partition,
-            from,
-            high_watermark,
+            topic: Arc::clone(&parcel.topic),
+            partition: parcel.partition,
+            from: parcel.from,
+            high_watermark: parcel.high_watermark,
             view,
             _bytes: bytes,
         })
@@ -106,7 +119,7 @@ impl Batch {
         self.view.header()
     }
 
-    /// Bytes of the whole batch as it is stored.
+    /// Bytes of the whole batch as it is stored, that is compressed, if it is.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.view.header().batch_bytes as usize

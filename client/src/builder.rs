@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringway_wire::Offset;
-use ringway_wire::batch::BatchLimits;
+use ringway_wire::batch::{BatchLimits, Codec};
 use ringway_wire::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use ringway_wire::request::{Acks, OffsetAt};
 
@@ -43,6 +43,7 @@ pub struct ProducerBuilder<C> {
     idempotent: bool,
     trace: bool,
     partitioning: Partitioning,
+    codec: Option<Codec>,
     pub(crate) on_batch: Option<OnBatch>,
 }
 
@@ -61,6 +62,7 @@ impl<C> ProducerBuilder<C> {
             idempotent: true,
             trace: false,
             partitioning: Partitioning::ByKey,
+            codec: None,
             on_batch: None,
         }
     }
@@ -79,7 +81,7 @@ impl<C> ProducerBuilder<C> {
         self
     }
 
-    /// Bytes after which a batch is full; 1 MiB by default, at most 64 MiB. A larger record goes
+    /// Bytes, before compression, after which a batch is full; 1 MiB by default, at most 64 MiB. A larger record goes
     /// alone.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;
@@ -137,6 +139,14 @@ impl<C> ProducerBuilder<C> {
         self
     }
 
+    /// What batches are compressed with; by default what each topic's `codec` says. A batch that
+    /// compression doesn't make shorter goes as it is, and so do all those of a topic whose codec
+    /// this build leaves out (features `lz4`, on by default, and `zstd`).
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = Some(codec);
+        self
+    }
+
     /// Has `told` called for every batch when it is acknowledged or given up, before its deliveries
     /// resolve and before a flush that waits for it returns: for those who count instead of keeping
     /// each record's [`Delivery`]. Records that `send` refuses are in no batch. `told`
@@ -172,6 +182,13 @@ impl<C> ProducerBuilder<C> {
                 "it is between 1 and 2^20",
             );
         }
+        if let Some(codec) = self.codec.filter(|codec| !codec.available()) {
+            return Err(BuildError::Setting {
+                setting: "codec",
+                value: codec.to_string(),
+                why: "this build leaves it out: turn on the feature of its name",
+            });
+        }
         if self.buffer_bytes == 0 {
             return wrong("buffer_bytes", 0, "no record would fit");
         }
@@ -205,6 +222,7 @@ impl<C> ProducerBuilder<C> {
             trace: self.trace,
             layout: None,
             partitioning: self.partitioning.clone(),
+            codec: self.codec,
         })
     }
 }
@@ -281,7 +299,8 @@ impl<C> ConsumerBuilder<C> {
     }
 
     /// Bytes of batches fetched ahead of `next_batch`; 16 MiB by default, shared
-    /// evenly by the partitions, each of which gets 16 KiB or one batch at least.
+    /// evenly by the partitions, each of which gets 16 KiB or one batch at least. Compressed
+    /// batches wait as they are: each is inflated when it is handed out.
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.prefetch_bytes = bytes;
         self

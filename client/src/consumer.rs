@@ -16,7 +16,7 @@ use crate::builder::{ConsumerBuilder, StartAt};
 use crate::client::Client;
 use crate::connection::{Respond, Submission, Teller};
 use crate::core::Token;
-use crate::core::fetch::{Action, Answer, Fetcher};
+use crate::core::fetch::{Action, Answer, Fetcher, Opener};
 use crate::driver::{Driven, drive};
 use crate::error::{ConnectionLost, ConsumeError, RequestError};
 use crate::machine::random;
@@ -56,6 +56,7 @@ impl ConsumerBuilder<Client> {
         Consumer {
             inner,
             driver,
+            opener: Opener::default(),
             client: self.client,
             values: PhantomData,
         }
@@ -83,6 +84,7 @@ struct Inner {
 pub struct Consumer<T = Bytes> {
     inner: Arc<Inner>,
     driver: AbortHandle,
+    opener: Opener,
     /// Keeps the client's connections open.
     client: Client,
     values: PhantomData<fn() -> T>,
@@ -192,10 +194,8 @@ impl<T> Consumer<T> {
             let parcel = taken?;
             // What was handed out has made room.
             self.inner.pump();
-            let batch = match parcel.open() {
-                Ok(batch) => batch,
-                Err(why) => return Err(lock(&self.inner.core).reject(&parcel, why.to_string())),
-            };
+            let opened = self.opener.open(&parcel);
+            let batch = opened.map_err(|why| lock(&self.inner.core).reject(&parcel, &why))?;
             return open(batch).inspect_err(|_| lock(&self.inner.core).put_back(&parcel));
         }
     }

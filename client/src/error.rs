@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringway_wire::batch::Codec;
 use ringway_wire::{ErrorCode, Fault, Offset, PartitionIndex};
 
 /// Why a connection is gone, and with it the requests on it.
@@ -404,6 +405,21 @@ pub enum ConsumeError {
         type_name: &'static str,
         /// What is wrong.
         why: String,
+    },
+    /// A batch is compressed with a codec that this build leaves out.
+    #[error(
+        "{topic}/{partition}: the batch at offset {offset} is compressed with {codec}, which this \
+         client was built without: build it with the feature `{codec}`"
+    )]
+    CodecMissing {
+        /// The topic's name.
+        topic: Arc<str>,
+        /// The partition.
+        partition: PartitionIndex,
+        /// The position.
+        offset: Offset,
+        /// The batch's codec.
+        codec: Codec,
     },
     /// The broker refused to serve the partition.
     #[error("{topic}/{partition}: {fault}")]

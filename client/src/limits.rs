@@ -22,6 +22,10 @@ pub const FETCH_BYTES_DEFAULT: usize = 1 << 20;
 pub const FETCH_BYTES_MIN: usize = 16 << 10;
 /// Bytes of batches that a consumer holds beyond what it has handed out.
 pub const PREFETCH_BYTES_DEFAULT: usize = 16 << 20;
+/// Memory of inflated batches that a consumer keeps to be used again.
+pub const INFLATED_KEPT_MAX: usize = 4;
+/// Largest of them, in bytes; a larger one goes with its batch.
+pub const INFLATED_KEPT_BYTES_MAX: usize = 4 << 20;
 /// Time that a broker may keep a fetch waiting for news.
 pub const FETCH_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 

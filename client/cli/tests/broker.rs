@@ -181,6 +181,56 @@ fn everything_comes_back_also_after_a_restart() {
     let _ = fs::remove_dir_all(&data);
 }
 
+/// Text compresses, noise doesn't: both kinds of batches, of both codecs, and a topic's own codec.
+#[test]
+fn everything_comes_back_compressed() {
+    let data = data("cli-compressed");
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    let lines: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
+    let mut blob = noise(1_000_001);
+    blob.extend_from_slice(&b"the same words over and over again\n".repeat(50_000));
+    let stored = |topic: &str| {
+        let run = ringway
+            .run(&format!("offsets {topic} --output json"))
+            .done();
+        let json = run.json();
+        let partitions = json["partitions"]
+            .as_array()
+            .expect("its partitions")
+            .clone();
+        let bytes = partitions.iter().map(|each| each["bytes"].as_u64());
+        bytes.sum::<Option<u64>>().expect("each has a size")
+    };
+    ringway.run("topic create plain --partitions 4").done();
+    ringway
+        .feed("produce plain --batch-records 1000", lines.as_bytes())
+        .done();
+    for codec in ["lz4", "zstd"] {
+        let create = format!("topic create numbers --partitions 4 --config codec={codec}");
+        ringway.run(&create).done();
+        ringway
+            .feed("produce numbers --batch-records 1000", lines.as_bytes())
+            .done();
+        check_lines(&ringway);
+        let (packed, plain) = (stored("numbers"), stored("plain"));
+        // The table, 32 bytes a record, stays as it is.
+        assert!(packed < plain, "{codec}: {packed} of {plain} bytes");
+
+        let produce = format!(
+            "produce blob-{codec} --create 1 --codec {codec} --input chunks --value-bytes 65536"
+        );
+        ringway.feed(&produce, &blob).done();
+        let consume = format!("consume blob-{codec} --until-end --format raw");
+        assert!(ringway.run(&consume).done().out == blob, "{codec}");
+        let packed = stored(&format!("blob-{codec}"));
+        assert!(packed < blob.len() as u64, "{codec}: {packed}");
+        ringway.run("topic delete numbers").done();
+    }
+    broker.stop();
+    let _ = fs::remove_dir_all(&data);
+}
+
 #[test]
 fn the_brokers_refusals_have_the_exit_codes_of_the_contract() {
     let data = data("cli-refusals");

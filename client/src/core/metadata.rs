@@ -24,7 +24,6 @@ pub(crate) struct TopicView {
     pub(crate) topic: TopicId,
     pub(crate) epoch: MetadataEpoch,
     /// What producers compress with unless they were told otherwise.
-    #[allow(dead_code, reason = "for the producers that compress")]
     pub(crate) codec: Codec,
     /// Which time a record's timestamp is.
     #[allow(dead_code, reason = "for the consumers that show it")]

@@ -11,7 +11,7 @@ use crate::admin::{LeaderCall, ListOffsets};
 use crate::batch::Batch;
 use crate::builder::{ConsumerBuilder, StartAt};
 use crate::core::Token;
-use crate::core::fetch::{Action, Answer, Fetcher};
+use crate::core::fetch::{Action, Answer, Fetcher, Opener};
 use crate::core::outbox::Submission;
 use crate::error::{ConsumeError, RequestError};
 use crate::limits::LOOK_PAUSE;
@@ -37,6 +37,7 @@ impl ConsumerBuilder<Client> {
         let settings = self.settings();
         Consumer {
             core: Fetcher::new(settings),
+            opener: Opener::default(),
             link: self.client.link(),
             fetch_wait: settings.fetch_wait,
             metadata_version: 0,
@@ -53,6 +54,7 @@ impl ConsumerBuilder<Client> {
 /// place, by [`ConsumerBuilder::build_typed`]; it gives each batch as a [`TypedBatch`].
 pub struct Consumer<T = Bytes> {
     core: Fetcher,
+    opener: Opener,
     link: Link,
     fetch_wait: Duration,
     /// The metadata that the core knows.
@@ -171,9 +173,10 @@ impl<T> Consumer<T> {
                 let parcel = taken?;
                 // What was handed out has made room.
                 self.pump(now);
-                let batch = match parcel.open() {
+                let opened = self.opener.open(&parcel);
+                let batch = match opened {
                     Ok(batch) => batch,
-                    Err(why) => return Err(self.core.reject(&parcel, why.to_string())),
+                    Err(why) => return Err(self.core.reject(&parcel, &why)),
                 };
                 let opened = open(batch).inspect_err(|_| self.core.put_back(&parcel));
                 return opened.map(Some);

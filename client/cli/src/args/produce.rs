@@ -1,6 +1,7 @@
 //! `ringway produce …`.
 
 use clap::{Args, ValueEnum};
+use ringway_wire::batch::Codec;
 use ringway_wire::request::Acks;
 
 use crate::args::value::{KeyValue, Separator, bytes, key_value, separator};
@@ -29,6 +30,7 @@ Examples:
   printf 'alice:3\\nbob:5\\n' | ringway produce scores --key-separator :
   ringway produce blobs --input chunks --value-bytes 64K --partition 0 < data.bin
   ringway produce alerts --tag disk --header host=db7 --header severity=high < alerts.txt
+  ringway produce logs --codec lz4 < access.log
   seq 1 1000 | ringway produce numbers --batch-records 1 --trace")]
 pub(crate) struct ProduceArgs {
     /// The topic
@@ -64,6 +66,9 @@ pub(crate) struct ProduceArgs {
     /// Most records in a batch [default: 10000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_records: Option<u32>,
+    /// Compress batches: none, lz4 or zstd [default: what the topic's `codec` says]
+    #[arg(long, value_name = "CODEC", value_parser = codec)]
+    pub(crate) codec: Option<Codec>,
     /// Create the topic with this many partitions if it doesn't exist
     #[arg(long, value_name = "PARTITIONS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) create: Option<u32>,
@@ -102,6 +107,16 @@ impl From<AcksArg> for Acks {
             AcksArg::All => Self::All,
         }
     }
+}
+
+fn codec(text: &str) -> Result<Codec, String> {
+    let codec: Codec = text.parse().map_err(|error| format!("{error}"))?;
+    if codec.available() {
+        return Ok(codec);
+    }
+    Err(format!(
+        "this ringway was built without {codec}: build ringway-cli with `--features {codec}`"
+    ))
 }
 
 fn tag(text: &str) -> Result<String, String> {

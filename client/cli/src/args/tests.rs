@@ -1,6 +1,7 @@
 //! The command line as its users type it.
 
 use clap::{CommandFactory, Parser};
+use ringway_wire::batch::Codec;
 
 use super::*;
 use crate::args::produce::AcksArg;
@@ -134,7 +135,7 @@ fn produce_takes_all_its_options() {
     let args = produce(
         "ringway produce t --input lines --key-separator \\t --header a=1 --header b=2 --tag x \
          --timestamp -5 --partition 2 --acks leader --batch-bytes 64K --batch-records 7 --create 4 \
-         --trace",
+         --codec lz4 --trace",
     );
     args.check().unwrap();
     assert_eq!(args.key_separator, Some(Separator(b"\t".to_vec())));
@@ -147,6 +148,7 @@ fn produce_takes_all_its_options() {
         (Some(65_536), Some(7))
     );
     assert_eq!((args.create, args.trace), (Some(4), true));
+    assert_eq!(args.codec, Some(Codec::Lz4));
     let plain = produce("ringway produce t");
     assert_eq!((plain.input, plain.acks), (InputShape::Lines, AcksArg::All));
 }
@@ -154,6 +156,11 @@ fn produce_takes_all_its_options() {
 #[test]
 fn what_does_not_belong_together_is_refused() {
     assert!(parse("ringway produce t --input chunks").is_err());
+    let error = parse("ringway produce t --codec gzip").unwrap_err();
+    assert!(
+        error.to_string().contains("take none, lz4 or zstd"),
+        "{error}"
+    );
     produce("ringway produce t --input chunks --value-bytes 10")
         .check()
         .unwrap();

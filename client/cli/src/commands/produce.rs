@@ -111,6 +111,9 @@ async fn build(
     if let Some(records) = args.batch_records {
         builder = builder.batch_records(records as usize);
     }
+    if let Some(codec) = args.codec {
+        builder = builder.codec(codec);
+    }
     Ok(builder.build().await?)
 }
 

@@ -1,6 +1,7 @@
 //! The consumer: what is fetched next and what is handed out next, fair over partitions and bounded
 //! in bytes. Answers go in by `answer`, `poll` says what to do, `take` gives what came.
 
+mod opener;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -13,9 +14,9 @@ use ringway_wire::batch::{BatchBytes, BatchError};
 use ringway_wire::request::{FetchReply, FetchRequest};
 use ringway_wire::{Offset, PartitionIndex, TopicId, TopicPartition};
 
-use crate::batch::Batch;
 use crate::core::Token;
 use crate::core::faults::{metadata_in_doubt, passes};
+pub(crate) use crate::core::fetch::opener::Opener;
 use crate::core::fetch::window::Window;
 use crate::core::metadata::TopicView;
 use crate::error::ConsumeError;
@@ -77,20 +78,6 @@ pub(crate) struct Parcel {
     pub(crate) high_watermark: Offset,
     pub(crate) bytes: FetchedBytes,
     pub(crate) start: usize,
-}
-
-impl Parcel {
-    /// Checks the batch's body.
-    pub(crate) fn open(&self) -> Result<Batch, BatchError> {
-        Batch::open(
-            Arc::clone(&self.topic),
-            self.partition,
-            self.from,
-            self.high_watermark,
-            Arc::clone(&self.bytes),
-            self.start,
-        )
-    }
 }
 
 /// All partitions that a consumer reads.
@@ -399,8 +386,8 @@ impl Fetcher {
         window.put_back(parcel.from);
     }
 
-    /// Takes back the batch just taken, whose body is wrong; gives the error to report.
-    pub(crate) fn reject(&mut self, parcel: &Parcel, why: String) -> ConsumeError {
+    /// Takes back the batch just taken, which can't be read; gives the error to report.
+    pub(crate) fn reject(&mut self, parcel: &Parcel, why: &BatchError) -> ConsumeError {
         let window = self.window(parcel.slot).expect("the parcel was just taken");
         window.reject(parcel.from, why)
     }

@@ -1,7 +1,7 @@
 //! The consumer by hand-driven time: what it fetches, hands out and refuses.
 
 use ringway_wire::batch::{
-    BatchBuilder, BatchLimits, Codec, LeaderStamp, ProducerStamp, RecordRef, stamp,
+    BatchBuilder, BatchLimits, Codec, Compressor, LeaderStamp, ProducerStamp, RecordRef, stamp,
 };
 use ringway_wire::request::{PartitionMetadata, TimestampSource};
 use ringway_wire::{ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, ShardId};
@@ -39,7 +39,25 @@ fn batch(partition: u32, base: u64, records: u64, value_bytes: usize, epoch: u32
             })
             .unwrap();
     }
-    let mut sealed = builder.seal(ProducerStamp::default()).unwrap();
+    let sealed = builder.seal(ProducerStamp::default()).unwrap();
+    stamped(sealed.bytes, partition, base, epoch)
+}
+
+/// One record of so many bytes, compressed.
+fn packed(base: u64, value_bytes: usize, codec: Codec) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(BatchLimits::default());
+    let value = vec![base as u8; value_bytes];
+    let record = RecordRef {
+        value: Some(&value),
+        ..RecordRef::default()
+    };
+    builder.push(&record).unwrap();
+    let mut compressor = Compressor::new();
+    let sealed = builder.seal_with(ProducerStamp::default(), codec, &mut compressor);
+    stamped(sealed.unwrap().bytes, 0, base, 1)
+}
+
+fn stamped(mut bytes: BatchBytes, partition: u32, base: u64, epoch: u32) -> Vec<u8> {
     let leader = LeaderStamp {
         log_id: at(partition).log_id(),
         base_offset: Offset(base),
@@ -47,8 +65,8 @@ fn batch(partition: u32, base: u64, records: u64, value_bytes: usize, epoch: u32
         leader_epoch: LeaderEpoch(epoch),
         prev_header_crc: 0,
     };
-    stamp(&mut sealed.bytes, &leader);
-    sealed.bytes.to_vec()
+    stamp(&mut bytes, &leader);
+    bytes.to_vec()
 }
 
 fn reply(batches: &[Vec<u8>]) -> Answer {
@@ -81,6 +99,7 @@ fn fault(code: ErrorCode, safe: u64) -> Answer {
 
 struct Bench {
     core: Fetcher,
+    opener: Opener,
     now: Instant,
     fetches: VecDeque<(Token, FetchRequest)>,
     refreshes: usize,
@@ -95,6 +114,7 @@ impl Bench {
         let now = Instant::now();
         let mut bench = Self {
             core,
+            opener: Opener::default(),
             now,
             fetches: VecDeque::new(),
             refreshes: 0,
@@ -134,7 +154,7 @@ impl Bench {
     fn take(&mut self) -> (u32, u64, u64) {
         let parcel = self.core.take().expect("something came").expect("a batch");
         self.poll();
-        let batch = parcel.open().unwrap();
+        let batch = self.opener.open(&parcel).unwrap();
         let first = batch.records().next().unwrap().offset;
         (batch.partition().0, first.0, batch.next_offset().0)
     }
@@ -231,8 +251,8 @@ fn a_wrong_body_is_noticed_when_the_batch_is_taken() {
     bench.answer(reply(&[batch(0, 0, 2, 10, 1), bad, batch(0, 3, 1, 10, 1)]));
     assert_eq!(bench.take(), (0, 0, 2));
     let parcel = bench.core.take().unwrap().unwrap();
-    let why = parcel.open().unwrap_err().to_string();
-    let error = bench.core.reject(&parcel, why);
+    let why = bench.opener.open(&parcel).unwrap_err();
+    let error = bench.core.reject(&parcel, &why);
     assert!(error.to_string().contains("body CRC"), "{error}");
     assert_eq!(bench.position(), 2);
     bench.answer(reply(&[batch(0, 4, 1, 10, 1)]));
@@ -366,4 +386,73 @@ fn a_topic_that_is_gone_stops_and_one_that_grows_is_followed() {
     ));
     bench.answer(reply(&[batch(0, 0, 1, 10, 1)]));
     assert!(bench.core.take().is_none());
+}
+
+/// Prefetched as they are, inflated when they are handed out; the memory goes from one to the next,
+/// but never while a batch is kept that looks into it.
+#[test]
+fn compressed_batches_are_inflated_one_at_a_time_into_memory_used_again() {
+    const BYTES: usize = 200_000;
+    for codec in [Codec::Lz4, Codec::Zstd] {
+        let mut bench = Bench::new(settings(), 1);
+        let batches: Vec<_> = (0..10).map(|base| packed(base, BYTES, codec)).collect();
+        let stored: usize = batches.iter().map(Vec::len).sum();
+        assert!(stored < BYTES / 10);
+        bench.answer(reply(&batches));
+        let mut kept = Vec::new();
+        let mut places = std::collections::BTreeSet::new();
+        for base in 0..10_u8 {
+            let parcel = bench.core.take().unwrap().unwrap();
+            let batch = bench.opener.open(&parcel).unwrap();
+            let value = batch.records().next().unwrap().value.unwrap();
+            assert_eq!(value, vec![base; BYTES], "{codec}");
+            places.insert(value.as_ptr().addr());
+            if base >= 4 {
+                kept.push(batch);
+            }
+        }
+        assert_eq!(
+            places.len(),
+            6,
+            "one for those dropped, and for each kept its own"
+        );
+        for (batch, base) in kept.iter().zip(4_u8..) {
+            let value = batch.records().next().unwrap().value.unwrap();
+            assert_eq!(value, vec![base; BYTES], "a kept batch was written over");
+        }
+    }
+}
+
+#[test]
+fn a_blob_that_cannot_be_inflated_stops_the_partition_before_it() {
+    let mut bench = Bench::new(settings(), 1);
+    let mut bad = BatchBytes::new();
+    bad.extend_from_slice(&packed(0, 5_000, Codec::Lz4));
+    // The blob's first byte: a literal that is longer than the block. The CRCs are right again.
+    bad[128 + 32] = 0xf0;
+    let body_crc = crc32c(&bad[48..]);
+    bad[40..44].copy_from_slice(&body_crc.to_le_bytes());
+    bench.answer(reply(&[stamped(bad, 0, 0, 1)]));
+    let parcel = bench.core.take().unwrap().unwrap();
+    let why = bench.opener.open(&parcel).unwrap_err();
+    assert!(matches!(why, BatchError::Inflate { .. }), "{why}");
+    let error = bench.core.reject(&parcel, &why);
+    assert!(matches!(error, ConsumeError::WrongBatch { .. }), "{error}");
+    assert_eq!(bench.position(), 0);
+
+    let missing = BatchError::CodecMissing(Codec::Zstd);
+    let error = bench.core.reject(&parcel, &missing).to_string();
+    assert!(
+        error.contains("build it with the feature `zstd`"),
+        "{error}"
+    );
+}
+
+/// CRC32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
 }

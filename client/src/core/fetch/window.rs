@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringway_wire::batch::{BatchHeader, check_header};
+use ringway_wire::batch::{BatchError, BatchHeader, check_header};
 use ringway_wire::request::{FetchReply, FetchRequest};
 use ringway_wire::{ErrorCode, Fault, LeaderEpoch, Offset, TopicPartition};
 
@@ -322,9 +322,17 @@ impl Window {
         self.drop_fetched(State::Stopped(None));
     }
 
-    /// Takes back a batch whose body is wrong; gives the error.
-    pub(super) fn reject(&mut self, from: Offset, why: String) -> ConsumeError {
+    /// Takes back a batch that can't be read; gives the error.
+    pub(super) fn reject(&mut self, from: Offset, why: &BatchError) -> ConsumeError {
         self.put_back(from);
-        self.wrong_batch(from, why)
+        match *why {
+            BatchError::CodecMissing(codec) => ConsumeError::CodecMissing {
+                topic: Arc::clone(&self.name),
+                partition: self.topic_partition.partition,
+                offset: from,
+                codec,
+            },
+            _ => self.wrong_batch(from, why.to_string()),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringway_wire::batch::{BatchBuilder, BatchBytes, BatchFull, ProducerStamp, RecordRef};
+use ringway_wire::batch::{BatchBuilder, BatchBytes, BatchFull, Codec, ProducerStamp, RecordRef};
 use ringway_wire::limits::ENTRY_BYTES;
 use ringway_wire::{ErrorCode, Fault, Sequence, TopicPartition};
 
@@ -97,6 +97,8 @@ pub(super) struct Pushed {
 pub(super) struct Lane {
     pub(super) name: Arc<str>,
     pub(super) topic_partition: TopicPartition,
+    /// What the next batches are compressed with.
+    pub(super) codec: Codec,
     identity: Option<Identity>,
     /// The identity that a gap made useless here.
     burnt: Option<Identity>,
@@ -121,10 +123,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(name: Arc<str>, topic_partition: TopicPartition) -> Self {
+    pub(super) fn new(name: Arc<str>, topic_partition: TopicPartition, codec: Codec) -> Self {
         Self {
             name,
             topic_partition,
+            codec,
             identity: None,
             burnt: None,
             next_sequence: Sequence(0),
@@ -276,7 +279,7 @@ impl Lane {
         };
         let sealed = front
             .builder
-            .seal(stamp)
+            .seal_with(stamp, self.codec, ledger.compressor())
             .expect("a batch begins with a record");
         if self.identity.is_some() {
             self.next_sequence = self.next_sequence.plus(sealed.record_count);

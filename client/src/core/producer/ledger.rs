@@ -1,10 +1,10 @@
-//! What all partitions of a producer share: the bytes it holds, batch numbers, builders to be used
-//! again.
+//! What all partitions of a producer share: the bytes it holds, batch numbers, builders and the
+//! compressor's memory to be used again.
 
 use std::sync::Arc;
 
 use ringway_wire::PartitionIndex;
-use ringway_wire::batch::BatchBuilder;
+use ringway_wire::batch::{BatchBuilder, Compressor};
 
 use crate::core::delivery::{BatchOutcome, OnBatch};
 use crate::core::producer::Settings;
@@ -18,6 +18,7 @@ pub(super) struct Ledger {
     held_bytes: usize,
     batches: u64,
     spare: Vec<BatchBuilder>,
+    compressor: Compressor,
     /// Bytes were freed since [`Ledger::take_freed`].
     freed: bool,
     /// Told of every batch.
@@ -78,6 +79,11 @@ impl Ledger {
             None => BatchBuilder::new(settings.limits),
             Some(layout) => BatchBuilder::typed(settings.limits, layout),
         })
+    }
+
+    /// Compresses one batch after another.
+    pub(super) const fn compressor(&mut self) -> &mut Compressor {
+        &mut self.compressor
     }
 
     /// Takes a builder back; one that still has records is not used again.

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringway_wire::batch::{BatchBytes, BatchFull, BatchLimits, RecordRef};
+use ringway_wire::batch::{BatchBytes, BatchFull, BatchLimits, Codec, RecordRef};
 use ringway_wire::limits::HEADERS_BYTES_MAX;
 use ringway_wire::request::{Acks, ProduceReply, ProduceRequest};
 use ringway_wire::{PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition};
@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     /// The layout of values that are archives; `None` for bytes.
     pub(crate) layout: Option<u64>,
     pub(crate) partitioning: Partitioning,
+    /// Instead of each topic's own.
+    pub(crate) codec: Option<Codec>,
 }
 
 impl Settings {
@@ -145,6 +147,8 @@ struct Topic {
     sticky: Sticky,
     /// For round-robin.
     turn: u64,
+    /// What its batches are compressed with.
+    codec: Codec,
 }
 
 /// How a record came to its partition.
@@ -300,7 +304,7 @@ impl Producer {
             topic: topic.topic,
             partition,
         };
-        let lane = Some(Lane::new(Arc::clone(name), to));
+        let lane = Some(Lane::new(Arc::clone(name), to, topic.codec));
         let index = match self.vacant.pop() {
             Some(index) => {
                 self.lanes[index as usize] = lane;
@@ -463,6 +467,7 @@ impl Producer {
             return;
         };
         let partitions = view.partitions.len();
+        let codec = self.settings.codec.unwrap_or(view.codec);
         let topic = self
             .topics
             .entry(Arc::clone(&view.name))
@@ -472,8 +477,15 @@ impl Producer {
                 sticky: Sticky::new(random, &active),
                 turn: random >> 1,
                 partitions: active.clone(),
+                codec,
             });
         topic.partitions = active;
+        topic.codec = codec;
+        for &lane in topic.lanes.iter().flatten() {
+            if let Some(lane) = self.lanes[lane as usize].as_mut() {
+                lane.codec = codec;
+            }
+        }
         let gone = topic.lanes.split_off(partitions.min(topic.lanes.len()));
         topic.lanes.resize(partitions, None);
         for (place, lane) in gone.into_iter().enumerate() {

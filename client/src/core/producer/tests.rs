@@ -30,6 +30,7 @@ fn settings() -> Settings {
         layout: None,
         trace: false,
         partitioning: Partitioning::ByKey,
+        codec: None,
     }
 }
 
@@ -702,5 +703,34 @@ impl Log {
             ));
         }
         at(base)
+    }
+}
+
+#[test]
+fn batches_are_compressed_as_the_topic_says_unless_the_producer_was_told() {
+    let line = [b'a'; 1_000];
+    let codec = |transmit: &Transmit| check_produced(&transmit.bytes).unwrap().codec();
+    let told = |codec| TopicView {
+        codec,
+        ..view(1, 1)
+    };
+    let mut bench = Bench::new(settings(), 1);
+    bench.send(&[&line]);
+    bench.core.update_topic("t", Some(&told(Codec::Zstd)), 0);
+    bench.send(&[&line]);
+    bench.core.update_topic("t", Some(&told(Codec::Lz4)), 0);
+    bench.send(&[&line, b"short"]);
+    let codecs: Vec<_> = bench.sent.iter().map(codec).collect();
+    assert_eq!(codecs, [Codec::None, Codec::Zstd, Codec::Lz4, Codec::None]);
+
+    for own in [Codec::None, Codec::Zstd] {
+        let settings = Settings {
+            codec: Some(own),
+            ..settings()
+        };
+        let mut bench = Bench::new(settings, 1);
+        bench.core.update_topic("t", Some(&told(Codec::Lz4)), 0);
+        bench.send(&[&line]);
+        assert_eq!(codec(&bench.sent[0]), own);
     }
 }
