@@ -53,7 +53,7 @@ impl Shard {
             }
             Note::NotRemoved { log, base, error } => tracing::warn!(
                 shard, %log, base = base.0, %error, "a segment whose records are gone couldn't be \
-                 removed; the next start tries again"
+                 removed; it will be tried again"
             ),
             Note::Deleted { log } => tracing::info!(shard, %log, "deleted a partition"),
             Note::State { log, state } => tracing::warn!(shard, %log, state, "changed its state"),

@@ -23,7 +23,7 @@ const MAGIC: u32 = u32::from_le_bytes(*b"RWC1");
 ///
 /// Capture an entry at the log's end and write it once the durable end has passed that point: its
 /// producers and epochs are those of the position, neither older nor newer. A segment may be
-/// removed only after a checkpoint with a later `log_start` is durable.
+/// removed only after a checkpoint with a later `log_start` and `segment_base` is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointEntry {
     /// The partition.
@@ -151,8 +151,9 @@ pub struct EntryFields<'a> {
     pub producers: &'a Producers,
 }
 
-/// Where the log's start stands in an entry's bytes.
-const LOG_START_AT: usize = 16 + 4 + 3 * 8;
+/// Where the segment's base and the log's start stand in an entry's bytes.
+const SEGMENT_BASE_AT: usize = 16 + 4;
+const LOG_START_AT: usize = SEGMENT_BASE_AT + 3 * 8;
 
 impl EntryFields<'_> {
     /// The entry as it will stand in a checkpoint.
@@ -203,10 +204,20 @@ impl EncodedEntry {
         self.next_offset
     }
 
+    /// Base offset of the segment that a start reads first.
+    #[must_use]
+    pub fn segment_base(&self) -> Offset {
+        self.offset_at(SEGMENT_BASE_AT)
+    }
+
     /// The first offset still in the log.
     #[must_use]
     pub fn log_start(&self) -> Offset {
-        let bytes = self.bytes[LOG_START_AT..].first_chunk();
+        self.offset_at(LOG_START_AT)
+    }
+
+    fn offset_at(&self, at: usize) -> Offset {
+        let bytes = self.bytes[at..].first_chunk();
         Offset(u64::from_le_bytes(*bytes.expect("it has every field")))
     }
 

@@ -17,6 +17,15 @@ use ringway_wire::{Offset, Position, TopicPartition};
 /// How long a due checkpoint waits for the partitions that are being written, in nanoseconds.
 const COLLECT_NS_MAX: u64 = 200_000_000;
 
+/// What a start with a checkpoint needs of a partition's log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needed {
+    /// Where the log starts.
+    pub(super) start: Offset,
+    /// The segment that is read first.
+    pub(super) base: Offset,
+}
+
 /// How far the checkpoint is that is being made.
 #[derive(Debug, Default)]
 enum Stage {
@@ -47,10 +56,10 @@ pub(super) struct Checkpointing {
     captured: HashMap<usize, EncodedEntry>,
     /// Partitions whose state may be another than their entry's.
     listed: VecDeque<usize>,
-    /// Partitions that are to start later than the last checkpoint says.
+    /// Partitions with segments that are to go and which the last checkpoint still needs.
     starts: BTreeSet<usize>,
-    /// Where some of them start in the checkpoint that is being made, or later.
-    saving_starts: Vec<(usize, Offset)>,
+    /// What the checkpoint that is being made needs of them, or less.
+    saving_starts: Vec<(usize, Needed)>,
     generation: u64,
     /// Bytes appended when the last checkpoint was begun.
     append_bytes: u64,
@@ -95,9 +104,14 @@ impl Checkpointing {
         self.changed = true;
     }
 
+    /// The next checkpoint is waited for to remove segments.
+    pub(super) fn await_start(&mut self, index: usize) {
+        self.starts.insert(index);
+    }
+
     /// From the next checkpoint on a partition is to start at an offset.
     pub(super) fn raise_start(&mut self, index: usize, log: TopicPartition, start: Offset) {
-        self.starts.insert(index);
+        self.await_start(index);
         if let Some(entry) = self.entries.get_mut(&log) {
             raise(entry, start);
         }
@@ -219,7 +233,9 @@ impl Shard {
             }
             let starts = at.starts.iter().filter_map(|&index| {
                 let partition = self.partitions[index].as_deref()?;
-                Some((index, at.entries.get(&partition.log)?.log_start()))
+                let entry = at.entries.get(&partition.log)?;
+                let (start, base) = (entry.log_start(), entry.segment_base());
+                Some((index, Needed { start, base }))
             });
             at.saving_starts = starts.collect();
             at.generation += 1;
@@ -325,15 +341,9 @@ impl Shard {
             self.checkpointing.changed = true;
             return;
         }
-        for (index, start) in std::mem::take(&mut self.checkpointing.saving_starts) {
-            self.start_saved(index, start);
-            let wanted = self.partitions[index].as_deref().map(|at| at.start_wanted);
-            if wanted.is_none_or(|wanted| wanted <= start) {
-                self.checkpointing.starts.remove(&index);
-            } else {
-                // The state that the entry tells of ends before that: a newer one will do.
-                self.list_for_checkpoint(index);
-            }
+        for (index, needed) in std::mem::take(&mut self.checkpointing.saving_starts) {
+            self.checkpointing.starts.remove(&index);
+            self.start_saved(index, needed);
         }
     }
 }

@@ -151,7 +151,7 @@ pub enum Note {
         /// Segments that hold nothing any more, and are being removed.
         segments: usize,
     },
-    /// A segment below a partition's start couldn't be removed; the next start tries again.
+    /// A segment below a partition's start couldn't be removed; it will be tried again.
     NotRemoved {
         /// The partition.
         log: TopicPartition,

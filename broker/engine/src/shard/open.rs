@@ -38,6 +38,7 @@ struct Candidate {
     sync_error: Option<DeviceError>,
     remove_error: Option<DeviceError>,
     checkpoint_next: Option<Offset>,
+    checkpoint_base: Option<Offset>,
     deleted: bool,
 }
 
@@ -110,6 +111,7 @@ impl Shard {
             })
             .collect();
         let checkpoint_next = checkpoint.as_ref().map(|entry| entry.next_offset);
+        let checkpoint_base = checkpoint.as_ref().map(|entry| entry.segment_base);
         if let Some(entry) = &checkpoint {
             self.checkpointing.inherit(entry);
         }
@@ -141,6 +143,7 @@ impl Shard {
             sync_error: None,
             remove_error: None,
             checkpoint_next,
+            checkpoint_base,
             deleted: false,
         };
         self.opening.candidates.insert(slot, candidate);
@@ -311,6 +314,7 @@ impl Shard {
         let recovered = *candidate.recovered.expect("recovery has ended");
         let mut partition = Partition::new(log, candidate.config, recovered.log_start);
         partition.epochs = recovered.epochs.clone();
+        partition.checkpoint_base = candidate.checkpoint_base.unwrap_or_default();
         let epoch = candidate.config.leader_epoch;
         let opened = partition.epochs.open(epoch, recovered.next_offset);
         partition.take_over(&recovered, &candidate.ids, &self.pool, now);
@@ -470,6 +474,7 @@ impl Partition {
             state: State::Ready,
             log_start,
             start_wanted: log_start,
+            checkpoint_base: Offset(0),
             log_end: log_start,
             durable_end: log_start,
             stable_end: log_start,

@@ -136,6 +136,8 @@ pub(super) struct Partition {
     pub(super) log_start: Offset,
     /// Where the log is to start once a checkpoint that says so is durable; at least `log_start`.
     pub(super) start_wanted: Offset,
+    /// The segment that a start with the newest durable checkpoint reads first.
+    pub(super) checkpoint_base: Offset,
     /// Offset of the next record.
     pub(super) log_end: Offset,
     /// Offset up to which everything is durable.

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use ringway_wire::Offset;
 
-use crate::device::{DeviceError, Op, Outcome};
+use crate::device::{DeviceError, Op, Outcome, SegmentName};
 use crate::limits::{
     AGES_LOADED_AT_ONCE, RETENTION_LOOK_NS_MAX, RETENTION_LOOK_NS_MIN, RETENTION_LOOKS_PER_TURN,
 };
 use crate::log::Side;
-use crate::shard::event::Note;
-use crate::shard::partition::{Expired, Partition, State};
+use crate::shard::checkpointing::Needed;
+use crate::shard::event::{Effect, Note};
+use crate::shard::partition::{Expired, Next, Partition, State};
+use crate::shard::writer::SegmentWriter;
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
 
@@ -113,19 +115,33 @@ impl Partition {
         start
     }
 
-    /// Takes the segments that lie below the log's start out of use; how many. The last one stays
-    /// although all of it may be gone: should the checkpoints be lost, it tells the next offset.
-    pub(super) fn expire_segments(&mut self) -> usize {
-        let below = |ordinal: &usize| self.sealed_end(*ordinal) <= self.log_start;
-        let all = self.sealed.len() - usize::from(self.writers.is_empty()).min(self.sealed.len());
-        let count = (0..all).take_while(below).count();
-        let expired = self.sealed.drain(..count).map(|sealed| Expired {
+    /// How many of the oldest sealed segments lie below an offset. The last one with a durable
+    /// record and a name is none of them although all of it may be gone: should the checkpoints
+    /// be lost, it tells the next offset.
+    fn segments_below(&self, offset: Offset) -> usize {
+        let unnamed = |of: Offset| match self.next {
+            Next::Naming { base, .. } | Next::Unnamed { base, .. } => base == of,
+            _ => false,
+        };
+        let tells = |writer: &SegmentWriter| writer.durable > 0 && !unnamed(writer.base);
+        let stays = !self.writers.front().is_some_and(tells);
+        let all = self.sealed.len().saturating_sub(usize::from(stays));
+        let below = |ordinal: &usize| self.sealed_end(*ordinal) <= offset;
+        (0..all).take_while(below).count()
+    }
+
+    /// Takes the segments that lie below the log's start out of use, but for what a start with the
+    /// newest checkpoint would read: how many, and how many of those remain.
+    fn expire_segments(&mut self) -> (usize, usize) {
+        let below_start = self.segments_below(self.log_start);
+        let needless = self.segments_below(self.log_start.min(self.checkpoint_base));
+        let expired = self.sealed.drain(..needless).map(|sealed| Expired {
             base: sealed.base,
             file: sealed.file,
             file_bytes: sealed.file_bytes,
         });
         self.expired.extend(expired);
-        count
+        (needless, below_start - needless)
     }
 }
 
@@ -220,6 +236,14 @@ impl Shard {
         self.retention.due_us = due_us.into_iter().flatten().min();
         self.want_start(index, verdict.start);
         self.expire(index);
+        if self.partition(index).is_some_and(|at| !at.expired.is_empty()) {
+            self.look_again();
+        }
+    }
+
+    /// A removal may have to be tried again, without haste.
+    fn look_again(&mut self) {
+        self.retention.due_us = self.retention.due_us.or(Some(i64::MAX));
     }
 
     /// A side file that was read for its segment's age. Without one the segment is taken to be as
@@ -246,8 +270,8 @@ impl Shard {
         self.watch_retention(index);
     }
 
-    /// The log is to start at an offset below which everything is durable, as soon as a checkpoint
-    /// says so.
+    /// The log is to start at an offset below the high watermark as soon as a checkpoint says so:
+    /// not before everything below it is durable.
     pub(super) fn want_start(&mut self, index: usize, to: Offset) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
@@ -255,7 +279,10 @@ impl Shard {
         if to <= partition.start_wanted {
             return;
         }
-        assert!(to <= partition.durable_end, "log_start ≤ durable_end");
+        assert!(
+            to <= partition.high_watermark(),
+            "log_start ≤ high_watermark"
+        );
         partition.start_wanted = to;
         let (log, is_full) = (partition.log, partition.state == State::Full);
         self.checkpointing.raise_start(index, log, to);
@@ -267,25 +294,39 @@ impl Shard {
     }
 
     /// A checkpoint that says where the log starts is durable: it does from now on.
-    pub(super) fn start_saved(&mut self, index: usize, start: Offset) {
+    pub(super) fn start_saved(&mut self, index: usize, needed: Needed) {
         let Some(partition) = self.partitions[index].as_deref_mut() else {
             return;
         };
-        if start <= partition.log_start || partition.state == State::Deleting {
+        if partition.state == State::Deleting {
             return;
         }
-        partition.log_start = start;
-        partition.tail.drop_below(start);
-        partition.cursors.retain(|cursor| cursor.offset >= start);
+        partition.checkpoint_base = partition.checkpoint_base.max(needed.base);
+        let raised = needed.start > partition.log_start;
+        if raised {
+            partition.log_start = needed.start;
+            partition.tail.drop_below(needed.start);
+            partition.cursors.retain(|at| at.offset >= needed.start);
+        }
+        let (log, log_start) = (partition.log, partition.log_start);
+        if partition.start_wanted > log_start {
+            // The state that the entry tells of ends before that: a newer one will do.
+            self.await_checkpoint(index);
+        }
         self.answer_trims(index);
         let segments = self.expire(index);
-        let partition = self.partitions[index].as_deref().expect("it exists");
-        let log = partition.log;
-        self.note(Note::Trimmed {
-            log,
-            log_start: start,
-            segments,
-        });
+        if raised || segments > 0 {
+            self.note(Note::Trimmed {
+                log,
+                log_start,
+                segments,
+            });
+        }
+    }
+
+    fn await_checkpoint(&mut self, index: usize) {
+        self.checkpointing.await_start(index);
+        self.list_for_checkpoint(index);
     }
 
     /// Begins to remove the segments below the log's start; how many there are more.
@@ -293,7 +334,13 @@ impl Shard {
         let Some(partition) = self.partition(index) else {
             return 0;
         };
-        let count = partition.expire_segments();
+        if matches!(partition.state, State::Failed(_) | State::Deleting) {
+            return 0;
+        }
+        let (count, remaining) = partition.expire_segments();
+        if remaining > 0 {
+            self.await_checkpoint(index);
+        }
         self.advance_removal(index);
         count
     }
@@ -335,9 +382,18 @@ impl Shard {
             None => {
                 self.counters.removed_segments += 1;
                 self.counters.removed_bytes += segment.file_bytes;
+                self.advance_removal(index);
             }
-            Some(error) => self.note(Note::NotRemoved { log, base, error }),
+            Some(error) => {
+                // The next look tries again; until then those behind it wait, too.
+                let file = self.new_file();
+                let partition = self.partitions[index].as_deref_mut().expect("it exists");
+                partition.expired.push_front(Expired { file, ..segment });
+                let name = SegmentName::Base(base);
+                self.effects.push_back(Effect::Declare { file, log, name });
+                self.note(Note::NotRemoved { log, base, error });
+                self.look_again();
+            }
         }
-        self.advance_removal(index);
     }
 }

@@ -2,7 +2,8 @@
 
 use ringway_engine::shard::Event;
 use ringway_wire::request::{
-    Acks, FetchRequest, ListOffsetsRequest, OffsetAt, ProduceRequest, Request,
+    Acks, FetchRequest, ListOffsetsRequest, OffsetAt, ProduceRequest, Request, TrimBefore,
+    TrimRequest,
 };
 use ringway_wire::{Offset, Sequence};
 
@@ -22,6 +23,10 @@ impl Node {
         }
         if self.random.chance(self.profile.durability_changes) {
             self.change_durability();
+            return self.pump(observer);
+        }
+        if self.random.chance(self.profile.trims) {
+            self.trim();
             return self.pump(observer);
         }
         match self.random.below(100) {
@@ -289,6 +294,35 @@ impl Node {
         };
         let request = Request::ListOffsets(request);
         self.request(&request, &[], Some(Waiting::List { log, at }));
+    }
+
+    /// Somebody wants a log to begin later, sometimes later than it can.
+    fn trim(&mut self) {
+        let logs = self.world.live_logs();
+        if logs.is_empty() {
+            return;
+        }
+        let log = logs[self.random.index(logs.len())];
+        let beyond = if self.random.chance(50) { 1_000_000 } else { 0 };
+        let history = &mut self.world.history.logs[log];
+        let offset = self.random.below(history.watermark.0 + 1) + beyond;
+        let before = match history.some_time_us(Offset(offset)) {
+            Some(time_us) if self.random.chance(300) => TrimBefore::AppendTimeUs(time_us),
+            _ => TrimBefore::Offset(Offset(offset)),
+        };
+        // A time leads to a batch that is not older, or to the end.
+        history.start_max = history.start_max.max(match before {
+            TrimBefore::Offset(offset) if beyond == 0 => offset,
+            TrimBefore::Offset(_) => Offset(0),
+            TrimBefore::AppendTimeUs(_) => Offset(u64::MAX),
+        });
+        let place = history.log;
+        let request = Request::Trim(TrimRequest {
+            topic: place.topic,
+            partition: place.partition,
+            before,
+        });
+        self.request(&request, &[], Some(Waiting::Trim { log, before }));
     }
 
     /// The readers' connection breaks: their answers never come, and they ask again.

@@ -35,7 +35,7 @@ impl Node {
     fn audit_log(&mut self, log: usize, observer: Observer<'_>) -> Result<Offset, Broken> {
         let place = self.world.history.logs[log].log;
         let mut batches: Vec<(Offset, BatchNumber)> = Vec::new();
-        let mut offset = Offset(0);
+        let mut offset = self.world.history.logs[log].start;
         loop {
             let request = Request::Fetch(FetchRequest {
                 topic: place.topic,
@@ -60,6 +60,14 @@ impl Node {
                         return Ok(watermark);
                     }
                     offset = out.end;
+                }
+                Err((fault, safe))
+                    if fault.code == ErrorCode::OffsetOutOfRange
+                        && offset < self.world.history.logs[log].start =>
+                {
+                    // Retention was faster.
+                    batches.clear();
+                    offset = safe;
                 }
                 Err((fault, _)) if !self.damage_expected => {
                     return Err(format!("{place} can't be read at {offset}: {fault}"));

@@ -8,7 +8,7 @@ use std::rc::Rc;
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Things that have to happen in a sweep of any length, so that its passing means something.
-pub const EVENTS: [&str; 36] = [
+pub const EVENTS: [&str; 40] = [
     "acknowledged",
     "acknowledged again",
     "acknowledged from memory",
@@ -32,18 +32,22 @@ pub const EVENTS: [&str; 36] = [
     "killed or cut while opening",
     "large batch",
     "log cut",
+    "log start raised",
     "next.log continued",
     "no space",
     "out of order refused",
     "overloaded",
     "power cut",
+    "read before the start",
     "read failed",
     "reader told of a cut",
     "side file damaged",
+    "segment removed",
     "segment sealed",
     "storage failed",
     "sync failed",
     "topic deleted",
+    "trimmed",
     "write failed",
 ];
 

@@ -6,6 +6,7 @@ use crate::device::{Crash, Damage, SimDevice};
 use crate::log::former_life;
 use crate::log::history::Broken;
 use crate::log::node::{Node, Ways, World};
+use crate::log::sabotage::Sabotage;
 use crate::random::Random;
 
 /// Nobody looks at the operations after a crash point.
@@ -43,11 +44,16 @@ impl Fork {
         if self.random.chance(60) {
             return self.explore_damage(device, node.world.clone());
         }
-        self.lose_beside_the_log(&mut device, &node.world);
+        let mut world = node.world.clone();
+        let forgets = self.lose_beside_the_log(&mut device, &mut world);
         if self.random.chance(150) {
-            device = self.crash_again_while_opening(device, &node.world)?;
+            device = self.crash_again_while_opening(device, &world)?;
         }
-        let mut node = self.start(device, node.world.clone());
+        let mut node = self.start(device, world);
+        if forgets {
+            node.open_all(&mut nobody)?;
+            return node.audit(&mut nobody);
+        }
         self.second_life(&mut node)?;
         let device = self.crash(&node.device, &node.world);
         let mut node = self.start(device, node.world);
@@ -80,7 +86,8 @@ impl Fork {
     }
 
     /// Side files and checkpoints only save time: without them, or damaged, everything is found.
-    fn lose_beside_the_log(&mut self, device: &mut SimDevice, world: &World) {
+    /// True when producers may be forgotten: those of segments that were removed.
+    fn lose_beside_the_log(&mut self, device: &mut SimDevice, world: &mut World) -> bool {
         if self.random.chance(100) {
             for log in world.live_logs() {
                 let seed = self.random.next_u64();
@@ -91,8 +98,11 @@ impl Fork {
         }
         if self.random.chance(50) {
             device.lose_checkpoints();
+            world.history.forget_starts();
             self.ways.coverage.hit("checkpoint lost");
+            return world.history.is_trimmed();
         }
+        false
     }
 
     /// The power goes while the log is being recovered.
@@ -135,9 +145,12 @@ impl Fork {
     fn after_clean_stop(&self, node: &mut Node) -> Result<(), Broken> {
         node.open_all(&mut nobody)?;
         // A rename that a killed process left un-synced may be undone by the power cut: then the
-        // last segment is found, and read, as `next.log`.
+        // last segment is found, and read, as `next.log`. And what waits for space at the stop keeps
+        // its partition's checkpoint from being the newest.
         let profile = &self.ways.profile;
-        if !profile.has_failures() && profile.kills == 0 {
+        let has_space = profile.device.capacity_bytes == u64::MAX;
+        let is_saved = self.ways.sabotage != Some(Sabotage::NoCheckpoint);
+        if !profile.has_failures() && profile.kills == 0 && has_space && is_saved {
             node.check_clean_start()?;
         }
         node.audit(&mut nobody)

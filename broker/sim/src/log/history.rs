@@ -71,6 +71,10 @@ pub(super) struct LogHistory {
     durable_end: Offset,
     /// The largest high watermark that somebody was told.
     pub(super) watermark: Offset,
+    /// The largest first offset that somebody was told: it never goes back.
+    pub(super) start: Offset,
+    /// The first offset that somebody has asked for, or that retention may lead to.
+    pub(super) start_max: Offset,
     /// What readers found, by base offset.
     seen: BTreeMap<Offset, Seen>,
 }
@@ -113,6 +117,8 @@ impl History {
             acknowledged_end: Offset(0),
             durable_end: Offset(0),
             watermark: Offset(0),
+            start: Offset(0),
+            start_max: Offset(0),
             seen: BTreeMap::new(),
         });
     }
@@ -285,6 +291,37 @@ impl History {
         Ok(())
     }
 
+    /// Somebody was told where a log begins.
+    pub(super) fn told_start(&mut self, log: usize, start: Offset) -> Result<(), Broken> {
+        let log = &mut self.logs[log];
+        ensure!(
+            start >= log.start,
+            "{}: the first offset went back from {} to {start}",
+            log.log,
+            log.start
+        );
+        ensure!(
+            start <= log.start_max,
+            "{}: offset {start} is the first, nothing behind {} was to go",
+            log.log,
+            log.start_max
+        );
+        log.start = start;
+        Ok(())
+    }
+
+    /// The checkpoints are gone: where the logs begin is what their first segments say, again.
+    pub(super) fn forget_starts(&mut self) {
+        for log in &mut self.logs {
+            log.start = Offset(0);
+        }
+    }
+
+    /// Whether a log may have lost its first segments.
+    pub(super) fn is_trimmed(&self) -> bool {
+        self.logs.iter().any(|log| log.start_max > Offset(0))
+    }
+
     /// Checks batches that were handed out for a fetch at `wanted`: which they are, and the end of
     /// the last.
     pub(super) fn handed_out(
@@ -369,7 +406,7 @@ impl History {
         Ok(number)
     }
 
-    /// After a restart the whole log was read up to its end: nothing may be missing.
+    /// After a restart the whole log was read from its start up to its end: nothing may be missing.
     pub(super) fn complete(
         &self,
         log: usize,
@@ -395,6 +432,7 @@ impl History {
         for (number, fate) in self.fates.iter().enumerate() {
             if self.sent[number].log == log
                 && let Some(base) = fate.acknowledged
+                && base.plus(self.sent[number].records.into()) > history.start
             {
                 let at = there.get(&number);
                 ensure!(
@@ -403,20 +441,23 @@ impl History {
                 );
             }
         }
-        self.in_order(batches)
+        self.in_order(batches, history.start)
     }
 
-    /// Each producer's batches stand in the order of their sequences, none missing.
-    fn in_order(&self, batches: &[(Offset, BatchNumber)]) -> Result<(), Broken> {
+    /// Each producer's batches stand in the order of their sequences, none missing but those that
+    /// went with the log's first offsets.
+    fn in_order(&self, batches: &[(Offset, BatchNumber)], start: Offset) -> Result<(), Broken> {
         let mut next: HashMap<ProducerId, Sequence> = HashMap::new();
         for &(base, number) in batches {
             let sent = &self.sent[number];
             let Some((id, sequence)) = sent.producer else {
                 continue;
             };
-            let wanted = next.get(&id).copied().unwrap_or_default();
+            let wanted = next.get(&id).copied();
+            let first = wanted.is_none() && start > Offset(0);
+            let wanted = wanted.unwrap_or_default();
             ensure!(
-                sequence == wanted,
+                sequence == wanted || first,
                 "producer {id}: sequence {sequence} is at offset {base} where {wanted} was due"
             );
             next.insert(id, sequence.plus(sent.records));
@@ -474,7 +515,7 @@ impl LogHistory {
 
     /// Checks the answer to "the first record appended at or after this time".
     pub(super) fn check_since(&self, time_us: i64, offset: Offset) -> Result<(), Broken> {
-        for (base, seen) in &self.seen {
+        for (base, seen) in self.seen.range(self.start..) {
             let old = seen.append_time_us < time_us;
             ensure!(
                 old == (*base < offset),

@@ -234,8 +234,8 @@ impl Node {
                 false => Durability::Fsync,
             },
             record_bytes_max: 1 << 20,
-            retention: None,
-            retention_bytes: None,
+            retention: self.profile.retention,
+            retention_bytes: self.profile.retention_bytes,
         }
     }
 
@@ -402,10 +402,12 @@ impl Node {
                 scanned_bytes,
                 cut,
             } => {
-                ensure!(
-                    log_start == Offset(0),
-                    "{log} begins at {log_start}, nothing was removed"
-                );
+                let at = self.world.history.logs.iter();
+                let at = at.clone().position(|known| known.log == log);
+                if let Some(at) = at.filter(|_| !self.damage_expected) {
+                    self.allow_retention(at);
+                    self.world.history.told_start(at, log_start)?;
+                }
                 if cut.is_some() {
                     self.coverage.hit("log cut");
                 }
@@ -460,7 +462,11 @@ impl Node {
                 );
                 self.coverage.hit("damage found");
             }
-            Note::Trimmed { .. } | Note::NotRemoved { .. } => {}
+            Note::Trimmed { .. } => self.coverage.hit("log start raised"),
+            Note::NotRemoved { error, .. } => ensure!(
+                self.profile.has_failures(),
+                "a segment couldn't be removed: {error}"
+            ),
             Note::Deleted { .. } => self.coverage.hit("topic deleted"),
         }
         Ok(())
@@ -516,6 +522,10 @@ impl Node {
             }
             Op::SaveCheckpoint { .. } => {
                 self.coverage.hit("checkpoint saved");
+                Kind::Other
+            }
+            Op::Remove { .. } if self.saboteur.open => {
+                self.coverage.hit("segment removed");
                 Kind::Other
             }
             Op::Name { file, .. } => {

@@ -1,5 +1,7 @@
 //! What a seed stands for: the disk, the shard's settings, the clients and the faults of its runs.
 
+use std::time::Duration;
+
 use ringway_engine::shard::{ShardConfig, SyncScope};
 use ringway_wire::ShardId;
 
@@ -28,6 +30,12 @@ pub(super) struct Profile {
     pub(super) worst_former_life: bool,
     /// Crashes of 1,000 that kill the process instead of cutting the power.
     pub(super) kills: u64,
+    /// How long records stay.
+    pub(super) retention: Option<Duration>,
+    /// Bytes of a partition above which its oldest segments go.
+    pub(super) retention_bytes: Option<u64>,
+    /// Steps, of 1,000, that trim a partition.
+    pub(super) trims: u64,
 }
 
 /// Which partitions are of topics with durability `memory`.
@@ -79,7 +87,19 @@ impl Profile {
             deletes: [0, 0, 4, 15][random.index(4)],
             worst_former_life: random.chance(600),
             kills: [0, 200, 500][random.index(3)],
+            retention: [None, None, Some(30), Some(2_000)][random.index(4)]
+                .map(Duration::from_millis),
+            retention_bytes: match sizes {
+                Sizes::Huge => [None, Some(40 << 20)][random.index(2)],
+                _ => [None, None, Some(100 << 10), Some(400 << 10)][random.index(4)],
+            },
+            trims: [0, 10, 40][random.index(3)],
         }
+    }
+
+    /// Whether records go by themselves.
+    pub(super) const fn has_retention(&self) -> bool {
+        self.retention.is_some() || self.retention_bytes.is_some()
     }
 
     /// Whether the device may refuse something, so that faults are no surprise.

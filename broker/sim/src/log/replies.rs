@@ -3,7 +3,7 @@
 use ringway_engine::buffer::Slice;
 use ringway_wire::batch::BatchBytes;
 use ringway_wire::request::{
-    Durability, FetchReply, ListOffsetsReply, OffsetAt, ProduceReply, Reply,
+    Durability, FetchReply, ListOffsetsReply, OffsetAt, ProduceReply, Reply, TrimBefore, TrimReply,
 };
 use ringway_wire::{ErrorCode, Fault, Offset};
 
@@ -36,6 +36,10 @@ pub(super) enum Waiting {
         log: usize,
         at: OffsetAt,
     },
+    Trim {
+        log: usize,
+        before: TrimBefore,
+    },
     /// A check's own fetch, then its answer.
     Audit {
         log: usize,
@@ -66,7 +70,10 @@ impl Node {
     ) -> Result<(), Broken> {
         let Some(waiting) = self.waiting.remove(&correlation) else {
             // A reader's that hung up, or a second answer.
-            let of_reader = matches!(reply, Reply::Fetch(_) | Reply::ListOffsets(_));
+            let of_reader = matches!(
+                reply,
+                Reply::Fetch(_) | Reply::ListOffsets(_) | Reply::Trim(_)
+            );
             ensure!(
                 of_reader,
                 "request {correlation} was answered twice, or never made: {reply:?}"
@@ -98,7 +105,11 @@ impl Node {
             }
             (Waiting::Beyond { log }, Reply::Fetch(reply)) => self.refused(log, &reply),
             (Waiting::List { log, at }, Reply::ListOffsets(reply)) => self.listed(log, at, &reply),
+            (Waiting::Trim { log, before }, Reply::Trim(reply)) => {
+                self.trimmed(log, before, &reply)
+            }
             (Waiting::Audit { log, offset }, Reply::Fetch(reply)) => {
+                self.told_start(log, &reply)?;
                 let answer = match reply.fault {
                     Some(fault) => Err((fault, reply.safe_offset)),
                     None => {
@@ -173,6 +184,10 @@ impl Node {
             let (base, now_ns) = (reply.base_offset, self.world.now.mono_ns);
             let history = &mut self.world.history;
             history.acknowledged(number, base, reply.durability, now_ns)?;
+            if !self.damage_expected {
+                self.allow_retention(log);
+                self.world.history.told_start(log, reply.log_start)?;
+            }
             self.world.producers[index].acknowledge(number);
             return Ok(());
         };
@@ -250,6 +265,7 @@ impl Node {
     ) -> Result<(), Broken> {
         self.world.readers[index].waiting = false;
         let log = self.world.readers[index].log;
+        self.told_start(log, reply)?;
         let cut = self.world.readers[index].cut;
         if let (Some(cut), Some(ErrorCode::LogTruncated)) = (cut, code_of(reply)) {
             ensure!(
@@ -263,6 +279,18 @@ impl Node {
             return Ok(());
         }
         if let Some(fault) = &reply.fault {
+            if fault.code == ErrorCode::OffsetOutOfRange && offset < reply.log_start {
+                self.coverage.hit("read before the start");
+                ensure!(
+                    reply.safe_offset == reply.log_start,
+                    "a fetch at {offset} is to go on at {}, the log starts at {}",
+                    reply.safe_offset,
+                    reply.log_start
+                );
+                let reader = &mut self.world.readers[index];
+                (reader.offset, reader.last_epoch) = (reply.safe_offset, None);
+                return Ok(());
+            }
             ensure!(
                 self.excused(log, fault.code),
                 "a fetch at {offset} failed: {fault}"
@@ -278,6 +306,53 @@ impl Node {
         reader.offset = out.end;
         reader.last_epoch = out.last_epoch.or(reader.last_epoch);
         Ok(())
+    }
+
+    /// A fetch's answer tells where the log starts, unless there is none.
+    fn told_start(&mut self, log: usize, reply: &FetchReply) -> Result<(), Broken> {
+        let code = reply.fault.as_ref().map(|fault| fault.code);
+        let told = matches!(code, None | Some(ErrorCode::OffsetOutOfRange));
+        if !told || self.damage_expected || self.world.history.logs[log].deleted {
+            return Ok(());
+        }
+        self.allow_retention(log);
+        self.world.history.told_start(log, reply.log_start)
+    }
+
+    /// What is durable may go by retention.
+    pub(super) fn allow_retention(&mut self, log: usize) {
+        if self.profile.has_retention() {
+            self.world.history.logs[log].start_max = Offset(u64::MAX);
+        }
+    }
+
+    fn trimmed(&mut self, log: usize, before: TrimBefore, reply: &TrimReply) -> Result<(), Broken> {
+        let history = &self.world.history.logs[log];
+        if let Some(fault) = &reply.fault {
+            let beyond = match before {
+                TrimBefore::Offset(offset) => offset > history.watermark,
+                TrimBefore::AppendTimeUs(_) => false,
+            };
+            let out = fault.code == ErrorCode::OffsetOutOfRange;
+            ensure!(
+                (out && beyond) || self.excused(log, fault.code),
+                "a trim of {before:?} failed: {fault}"
+            );
+            return Ok(());
+        }
+        if history.deleted || self.damage_expected {
+            return Ok(());
+        }
+        if let TrimBefore::Offset(offset) = before {
+            ensure!(
+                reply.log_start >= offset,
+                "{} was trimmed to {offset} and starts at {}",
+                history.log,
+                reply.log_start
+            );
+        }
+        self.coverage.hit("trimmed");
+        self.world.history.told_start(log, reply.log_start)
     }
 
     fn refused(&self, log: usize, reply: &FetchReply) -> Result<(), Broken> {
@@ -305,10 +380,13 @@ impl Node {
         self.world
             .history
             .told_watermark(log, reply.high_watermark)?;
+        self.allow_retention(log);
+        self.world.history.told_start(log, reply.log_start)?;
         match at {
             OffsetAt::Start => ensure!(
-                reply.offset == Offset(0),
-                "the log starts at {}",
+                reply.offset == reply.log_start,
+                "the log starts at {}, not at {}",
+                reply.log_start,
                 reply.offset
             ),
             OffsetAt::End => {

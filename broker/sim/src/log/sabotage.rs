@@ -31,11 +31,14 @@ pub enum Sabotage {
     LastWriteDurable,
     /// What a start found in the device's cache counts without a sync.
     NoSyncAtStart,
+    /// Segments go although no checkpoint says that the log starts behind them: checkpoints are
+    /// answered and never saved.
+    NoCheckpoint,
 }
 
 impl Sabotage {
     /// Every planted bug with its name.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("zeroed-tail", Self::ZeroedTail),
         ("stale-tail", Self::StaleTail),
         ("early-sync", Self::EarlySync),
@@ -44,6 +47,7 @@ impl Sabotage {
         ("answered-write", Self::AnsweredWrite),
         ("last-write-durable", Self::LastWriteDurable),
         ("no-sync-at-start", Self::NoSyncAtStart),
+        ("no-checkpoint", Self::NoCheckpoint),
     ];
 }
 
@@ -96,6 +100,7 @@ impl Saboteur {
         let is_write = matches!(op, Op::Write { durable: false, .. });
         match kind {
             Sabotage::NoSync if is_sync => self.answer(id),
+            Sabotage::NoCheckpoint if matches!(op, Op::SaveCheckpoint { .. }) => self.answer(id),
             Sabotage::NoSyncAtStart if is_sync && !self.open => self.answer(id),
             Sabotage::AnsweredSync if is_sync => {
                 self.answer(id);

@@ -120,6 +120,11 @@ fn a_start_that_trusts_the_devices_cache_is_found() {
     found(Sabotage::NoSyncAtStart, None);
 }
 
+#[test]
+fn a_segment_removed_before_a_checkpoint_says_so_is_found() {
+    found(Sabotage::NoCheckpoint, None);
+}
+
 /// A durable write of a device with FUA is no flush, and only there does it matter.
 #[test]
 fn a_last_write_instead_of_a_flush_is_found_on_a_device_with_fua() {
