@@ -236,7 +236,10 @@ impl Shard {
         self.retention.due_us = due_us.into_iter().flatten().min();
         self.want_start(index, verdict.start);
         self.expire(index);
-        if self.partition(index).is_some_and(|at| !at.expired.is_empty()) {
+        if self
+            .partition(index)
+            .is_some_and(|at| !at.expired.is_empty())
+        {
             self.look_again();
         }
     }

@@ -122,7 +122,12 @@ fn a_start_that_trusts_the_devices_cache_is_found() {
 
 #[test]
 fn a_segment_removed_before_a_checkpoint_says_so_is_found() {
-    found(Sabotage::NoCheckpoint, None);
+    let failure = found(Sabotage::NoCheckpoint, None);
+    let lost = ["went back", "are lost"];
+    assert!(
+        lost.iter().any(|what| failure.what.contains(what)),
+        "{failure}"
+    );
 }
 
 /// A durable write of a device with FUA is no flush, and only there does it matter.
