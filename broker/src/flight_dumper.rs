@@ -19,6 +19,8 @@ use crate::shard::clock;
 const STALLS_EVERY: Duration = Duration::from_secs(60);
 /// Files that are kept, the newest ones.
 const FILES_MAX: usize = 8;
+/// What the log says of a file.
+const WRITTEN: &str = "wrote the flight recorder's events to a file, for ui.perfetto.dev to show";
 /// Requests for a dump that may wait.
 const WAITING_MAX: usize = 4;
 
@@ -101,18 +103,16 @@ fn serve(asked: &Receiver<Why>, over: &AtomicBool, shards: &[Arc<ShardMetrics>],
                 format!("shard {shard} took {ms:.1} ms for a turn")
             }
         };
-        let word = match why {
-            Why::Stall { .. } => "stall",
-            _ => "asked",
-        };
+        let stalled = matches!(why, Why::Stall { .. });
+        let word = if stalled { "stall" } else { "asked" };
         match dump(shards, directory, word, reason.clone()) {
-            Ok(file) => tracing::warn!(
-                reason,
-                file = %file.display(),
-                "wrote the flight recorder's events to a file, for ui.perfetto.dev to show"
-            ),
+            Ok(file) if stalled => tracing::warn!(reason, file = %file.display(), "{WRITTEN}"),
+            Ok(file) => tracing::info!(reason, file = %file.display(), "{WRITTEN}"),
             Err(error) => tracing::warn!(
-                reason, %error, directory = %directory.display(), "the flight recorder's events can't be written to a file"
+                reason,
+                %error,
+                directory = %directory.display(),
+                "the flight recorder's events can't be written to a file"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! The `ringway` command line: topics, producing, consuming. Commands decide what is done; the
+//! The `ringway` command line: topics, producing, consuming, looking on. Commands decide what is done; the
 //! files before them know how bytes come in and go out.
 
 mod args;

@@ -44,6 +44,7 @@ fn binary() -> PathBuf {
 struct Broker {
     child: Child,
     address: String,
+    admin: String,
 }
 
 impl Broker {
@@ -70,7 +71,12 @@ impl Broker {
             .expect("it says when it is ready");
         let ready: serde_json::Value = serde_json::from_str(&line).expect("one line of JSON");
         let address = ready["listen"].as_str().expect("its address").to_owned();
-        Self { child, address }
+        let admin = ready["admin"].as_str().expect("its admin").to_owned();
+        Self {
+            child,
+            address,
+            admin,
+        }
     }
 
     fn ringway(&self) -> Ringway {
@@ -126,6 +132,63 @@ fn check_lines(ringway: &Ringway) {
     }
     assert!(seen[1..].iter().all(|&seen| seen), "every number came");
     assert_eq!(last.len(), 4, "every partition is used");
+}
+
+/// Reports of `top` until one is right; then Ctrl-C.
+fn watch(broker: &Broker, right: impl Fn(&serde_json::Value) -> bool) {
+    let line = format!(
+        "top --interval 200ms --output json --admin {}",
+        broker.admin
+    );
+    let mut top = broker.ringway().start(&line);
+    let lines = BufReader::new(top.stdout.take().expect("it is piped")).lines();
+    let seen = lines.take(300).any(|line| {
+        let report = serde_json::from_str(&line.expect("it is text")).expect("it is JSON");
+        right(&report)
+    });
+    assert!(seen, "no report was right");
+    signal(&top, "INT");
+    finish(top).done();
+}
+
+#[test]
+fn top_shows_who_is_busy() {
+    let data = data("cli-top");
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    ringway.run("topic create busy").done();
+    ringway.run("topic create idle").done();
+    let mut producing = ringway.start("produce busy");
+    let mut input = producing.stdin.take().expect("it is piped");
+    let feeding = std::thread::spawn(move || while input.write_all(b"a line\n").is_ok() {});
+    watch(&broker, |report| {
+        let stages = report["stages"].as_array().unwrap();
+        let durable = stages
+            .iter()
+            .find(|stage| stage["stage"] == "produce: whole");
+        let hot = &report["partitions"][0];
+        hot["topic"] == "busy"
+            && hot["records_per_second"].as_f64() > Some(0.0)
+            && report["partitions"][1].is_null()
+            && report["total"]["records_per_second"].as_f64() > Some(0.0)
+            && report["shards"].as_array().unwrap().len() == 2
+            && durable.unwrap()["p99_us"].as_f64() > Some(0.0)
+    });
+    let once = format!("top --once --interval 200ms --admin {}", broker.admin);
+    let run = ringway.run(&once).done();
+    for part in ["SHARD", "produce: durable", "serving", "2 topics"] {
+        assert!(run.text().contains(part), "{part} in {}", run.text());
+    }
+    signal(&producing, "KILL");
+    let _ = producing.wait();
+    feeding.join().expect("writing doesn't panic");
+    // Its client port is no admin server, and says so.
+    let run = ringway.run(&format!("top --once --admin {}", broker.address));
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.contains("--admin"), "{}", run.err);
+    broker.stop();
+    let run = ringway.run(&once);
+    assert_eq!(run.code, 3, "{}", run.err);
 }
 
 #[test]

@@ -3,11 +3,13 @@
 
 mod consume;
 mod produce;
+mod top;
 mod topic;
 mod value;
 
 pub(crate) use consume::{ConsumeArgs, StartFrom};
 pub(crate) use produce::{InputShape, ProduceArgs};
+pub(crate) use top::TopArgs;
 pub(crate) use topic::{
     AddPartitionsArgs, AlterArgs, Before, CreateArgs, TopicArgs, TopicCommand, TrimArgs,
 };
@@ -23,7 +25,8 @@ Examples:
   ringway topic create orders --partitions 4
   seq 1 1000 | ringway produce orders
   ringway consume orders --until-end
-  ringway --broker 10.0.0.7:7420 offsets orders";
+  ringway --broker 10.0.0.7:7420 offsets orders
+  ringway top";
 
 /// Talks to a Ringway broker: topics, producing, consuming.
 #[derive(Debug, Parser)]
@@ -92,6 +95,9 @@ pub(crate) enum Command {
     /// Show where the partitions of a topic start and end
     #[command(long_about = OFFSETS_ABOUT)]
     Offsets(OffsetsArgs),
+    /// Show what a broker is doing: shards, hot partitions, where time goes
+    #[command(long_about = top::LONG_ABOUT)]
+    Top(TopArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -48,7 +48,7 @@ fn every_help_is_complete_and_ends_with_examples() {
     root.build();
     let mut found = Vec::new();
     commands(&root, "ringway", &mut found);
-    assert_eq!(found.len(), 13);
+    assert_eq!(found.len(), 14);
     for (name, mut command) in found {
         for argument in command.get_arguments() {
             assert!(

@@ -3,6 +3,7 @@
 mod consume;
 mod offsets;
 mod produce;
+mod top;
 mod topic;
 
 use clap::CommandFactory;
@@ -20,6 +21,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Produce(args) => produce::run(global, args).await,
         Command::Consume(args) => consume::run(global, args).await,
         Command::Offsets(args) => offsets::run(global, &args.topic).await,
+        Command::Top(args) => top::run(global, args).await,
         Command::Completions(args) => completions(args),
     }
 }
