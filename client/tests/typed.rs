@@ -1,6 +1,5 @@
 //! Typed topics: values go in as they are and come out in place, on both faces; what is of another
 //! type, or of none, is an error that names both.
-#![cfg(all(feature = "async", feature = "sync"))]
 
 mod fake_broker;
 

@@ -57,14 +57,14 @@ impl Detours {
     }
 
     /// Has every port that is gone around tried the next time that it is asked for.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "async"))]
     pub(crate) fn probe_now(&mut self) {
         for detour in self.detours.values_mut() {
             detour.probe_at = Instant::now();
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "async"))]
     pub(crate) fn is_empty(&self) -> bool {
         self.detours.is_empty()
     }

@@ -15,7 +15,7 @@ use crate::calls::{
 use crate::config::{Address, ClientConfig};
 use crate::core::Token;
 use crate::core::detours::{Detours, Way};
-use crate::core::inquiry::{Inquiry, Repeat, Step};
+use crate::core::inquiry::{Inquiry, Step};
 use crate::core::metadata::{Metadata, TopicView};
 use crate::core::outbox::Submission;
 use crate::error::{ConnectError, ConnectionLost, RequestError};
@@ -396,18 +396,21 @@ pub(super) struct Asking {
     within: Duration,
     /// The number of the question that was put, and to whom.
     put: Option<(u64, Address)>,
+    /// Nothing is to be done before.
+    pause_until: Instant,
 }
 
 impl Asking {
     pub(super) fn new<C: Call>(call: &C, within: Duration) -> Result<Self, RequestError> {
         let request = call.request();
         within_limits(|| call.what(), &request)?;
-        let repeat: Repeat = C::REPEAT;
+        let now = Instant::now();
         Ok(Self {
-            inquiry: Inquiry::new(repeat, Instant::now(), within),
+            inquiry: Inquiry::new(C::REPEAT, now, within),
             request,
             within,
             put: None,
+            pause_until: now,
         })
     }
 
@@ -417,6 +420,9 @@ impl Asking {
         link: &mut Link,
         now: Instant,
     ) -> Option<Result<Reply, ConnectionLost>> {
+        if now < self.pause_until {
+            return None;
+        }
         loop {
             if let Some((question, address)) = &self.put {
                 match link.take_answer(*question)? {
@@ -438,7 +444,10 @@ impl Asking {
                     let question = link.ask_at(&address, self.request.clone());
                     self.put = Some((question, address));
                 }
-                Step::Pause(_) => return None,
+                Step::Pause(until) => {
+                    self.pause_until = until;
+                    return None;
+                }
                 Step::Fail(lost) => return Some(Err(lost)),
             }
         }

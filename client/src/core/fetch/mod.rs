@@ -179,6 +179,7 @@ impl Fetcher {
     }
 
     /// Stops reading everything.
+    #[cfg(feature = "async")]
     pub(crate) fn clear(&mut self) {
         *self = Self::new(self.settings);
     }
@@ -264,7 +265,8 @@ impl Fetcher {
         None
     }
 
-    /// When to poll again if nothing happens before.
+    /// When to poll again if nothing happens before; whoever polls all the time needs none.
+    #[cfg(any(feature = "async", test))]
     pub(crate) fn next_poll(&self) -> Option<Instant> {
         self.timers.first().map(|&(at, _)| at)
     }

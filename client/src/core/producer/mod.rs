@@ -413,7 +413,8 @@ impl Producer {
         self.timers.insert((at, index));
     }
 
-    /// When to poll again if nothing happens before.
+    /// When to poll again if nothing happens before; whoever polls all the time needs none.
+    #[cfg(any(feature = "async", test))]
     pub(crate) fn next_poll(&self) -> Option<Instant> {
         self.timers.first().map(|&(at, _)| at)
     }
