@@ -67,13 +67,22 @@ fn check(number: u64, found: &rkyv::Archived<Trade>) {
     assert_eq!(found.note.as_deref(), expected.note.as_deref());
 }
 
+/// Also compressed: in place is then where the batch was inflated to.
 #[tokio::test]
 async fn values_come_out_as_they_went_in_and_in_place() -> Result {
+    for codec in Codec::ALL {
+        values_come_out(codec).await?;
+    }
+    Ok(())
+}
+
+async fn values_come_out(codec: Codec) -> Result {
     let broker = FakeBroker::with_shards(2);
     broker.create_topic("t", 1);
     let client = Client::connect(&broker.address()).await?;
     let producer = client
         .producer()
+        .codec(codec)
         .batch_records(100)
         .build_typed::<Trade>()
         .await?;
