@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringway_wire::batch::{BatchError, BatchHeader, CheckedBatch, RecordView, Records};
+use ringway_wire::request::TimestampSource;
 use ringway_wire::{LeaderEpoch, Offset, PartitionIndex};
 
 use crate::core::fetch::{FetchedBytes, Parcel};
@@ -18,6 +19,8 @@ pub struct Batch {
     partition: PartitionIndex,
     from: Offset,
     high_watermark: Offset,
+    /// Which time its records' timestamps are.
+    timestamp: TimestampSource,
     /// Looks into `bytes`; its lifetime is a lie that never leaves this file.
     view: CheckedBatch<'static>,
     /// Keeps what `view` looks into.
@@ -67,6 +70,7 @@ impl Batch {
             partition: parcel.partition,
             from: parcel.from,
             high_watermark: parcel.high_watermark,
+            timestamp: parcel.timestamp,
             view,
             _bytes: bytes,
         })
@@ -125,7 +129,8 @@ impl Batch {
         self.view.header().batch_bytes as usize
     }
 
-    /// The records from the wanted offset on, in place.
+    /// The records from the wanted offset on, in place. In a topic whose `timestamp` is `append`,
+    /// the batch's append time stands in the place of their producer's.
     #[must_use]
     pub fn records(&self) -> BatchRecords<'_> {
         let view: &CheckedBatch<'_> = &self.view;
@@ -140,7 +145,14 @@ impl Batch {
                 let _ = records.nth(skipped - 1);
             }
         }
-        BatchRecords { records }
+        let append_time_us = match self.timestamp {
+            TimestampSource::Producer => None,
+            TimestampSource::Append => Some(self.append_time_us()),
+        };
+        BatchRecords {
+            records,
+            append_time_us,
+        }
     }
 
     /// How many records [`Batch::records`] gives.
@@ -169,13 +181,19 @@ impl<'a> IntoIterator for &'a Batch {
 #[derive(Clone, Debug)]
 pub struct BatchRecords<'a> {
     records: Records<'a>,
+    /// What is shown as their timestamp, if not their own.
+    append_time_us: Option<i64>,
 }
 
 impl<'a> Iterator for BatchRecords<'a> {
     type Item = RecordView<'a>;
 
     fn next(&mut self) -> Option<RecordView<'a>> {
-        self.records.next()
+        let mut record = self.records.next()?;
+        if let Some(append_time_us) = self.append_time_us {
+            record.timestamp_us = append_time_us;
+        }
+        Some(record)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

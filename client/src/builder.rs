@@ -16,6 +16,7 @@ use crate::limits::{
     BATCH_BYTES_DEFAULT, BATCH_RECORDS_DEFAULT, BUFFER_BYTES_DEFAULT, DELIVERY_TIMEOUT_DEFAULT,
     FETCH_BYTES_DEFAULT, FETCH_WAIT_DEFAULT, IN_FLIGHT_MAX, PREFETCH_BYTES_DEFAULT,
 };
+use crate::profile::Profile;
 
 /// What a producer's `send` does while the buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +66,17 @@ impl<C> ProducerBuilder<C> {
             codec: None,
             on_batch: None,
         }
+    }
+
+    /// Sets linger, batch and buffer sizes to the values of a [`Profile`]; what is set after it
+    /// wins. Balanced by default.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        let values = profile.values();
+        self.linger = values.linger;
+        self.batch_bytes = values.batch_bytes;
+        self.batch_records = values.batch_records;
+        self.buffer_bytes = values.buffer_bytes;
+        self
     }
 
     /// When the broker acknowledges; all by default. With none, a delivery resolves when its batch
@@ -277,6 +289,15 @@ impl<C> ConsumerBuilder<C> {
             fetch_wait: FETCH_WAIT_DEFAULT,
             prefetch_bytes: PREFETCH_BYTES_DEFAULT,
         }
+    }
+
+    /// Sets the sizes of fetches to the values of a [`Profile`]; what is set after it wins.
+    /// Balanced by default.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        let values = profile.values();
+        self.fetch_bytes = values.fetch_bytes;
+        self.prefetch_bytes = values.prefetch_bytes;
+        self
     }
 
     /// Bytes that one fetch asks for; 1 MiB by default. One whole batch comes even if it is larger.

@@ -120,7 +120,7 @@ impl<T> Consumer<T> {
         {
             let mut core = lock(&self.inner.core);
             for (at, offset) in starts {
-                core.assign(&view.name, at, offset);
+                core.assign(&view, at.partition, offset);
             }
             if partitions.is_none() {
                 core.follow(&view.name);

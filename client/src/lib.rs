@@ -37,6 +37,7 @@ mod batch;
 mod builder;
 mod config;
 mod error;
+mod profile;
 mod record;
 
 mod core;
@@ -83,6 +84,7 @@ pub use error::{
 };
 #[cfg(feature = "async")]
 pub use producer::Producer;
+pub use profile::{Profile, UnknownProfile};
 pub use record::Record;
 pub use ringway_client_derive::Layout;
 pub use typed::{

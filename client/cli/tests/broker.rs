@@ -426,6 +426,48 @@ fn partitions_are_added_while_a_producer_runs_and_it_uses_them() {
 }
 
 #[test]
+fn a_topics_keys_are_acted_on() {
+    let data = data("cli-keys");
+    let broker = Broker::start(&data);
+    let ringway = broker.ringway();
+    let refused = ringway.run("topic create t --config min_in_sync=2");
+    assert_eq!(refused.code, 5);
+    assert!(refused.err.contains("min_in_sync"), "{}", refused.err);
+    let line = "topic create t --config timestamp=append --config durability=memory \
+                --config codec=lz4 --config min_in_sync=1";
+    ringway.run(line).done();
+    let refused = ringway.run("topic alter t --config min_in_sync=2");
+    assert_eq!(refused.code, 5);
+    let described = ringway.run("topic describe t --output json").done().json();
+    for (key, value) in [
+        ("timestamp", "append"),
+        ("durability", "memory"),
+        ("codec", "lz4"),
+        ("min_in_sync", "1"),
+    ] {
+        assert_eq!(described["config"][key], value);
+    }
+
+    // The time that is shown is the topic's matter, also of records that are there.
+    let text = "many times the same ".repeat(200) + "\n";
+    let line = "produce t --timestamp 1000 --profile latency";
+    ringway.feed(line, text.as_bytes()).done();
+    let times = |profile: &str| {
+        let line = format!("consume t --until-end --profile {profile} --format %t");
+        let text = ringway.run(&line).done().text().to_owned();
+        text.parse::<u64>().unwrap()
+    };
+    assert!(times("latency") > 1_600_000_000_000, "the append's");
+    let offsets = ringway.run("offsets t --output json").done().json();
+    let bytes = offsets["bytes"].as_u64().unwrap();
+    assert!((1..text.len() as u64 / 4).contains(&bytes), "{bytes} bytes");
+    ringway.run("topic alter t --config timestamp=").done();
+    assert_eq!(times("throughput"), 1_000, "the producer's");
+    broker.stop();
+    let _ = fs::remove_dir_all(&data);
+}
+
+#[test]
 fn a_follower_sees_records_as_they_come() {
     let data = data("cli-follow");
     let broker = Broker::start(&data);

@@ -26,7 +26,6 @@ pub(crate) struct TopicView {
     /// What producers compress with unless they were told otherwise.
     pub(crate) codec: Codec,
     /// Which time a record's timestamp is.
-    #[allow(dead_code, reason = "for the consumers that show it")]
     pub(crate) timestamp: TimestampSource,
     pub(crate) partitions: Arc<[PartitionMetadata]>,
 }

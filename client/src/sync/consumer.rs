@@ -93,7 +93,7 @@ impl<T> Consumer<T> {
             starts.push((at, self.resolve(topic, partition, from)?));
         }
         for (at, offset) in starts {
-            self.core.assign(&view.name, at, offset);
+            self.core.assign(&view, at.partition, offset);
         }
         if partitions.is_none() {
             self.core.follow(&view.name);

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use crate::args::value::time_us;
+use crate::args::value::{ProfileArg, time_us};
 use crate::format::Format;
 
 /// The help that `--help` adds.
@@ -46,6 +46,9 @@ pub(crate) struct ConsumeArgs {
         default_value = "start"
     )]
     pub(crate) from: StartFrom,
+    /// What reading is tuned for: sets the sizes of fetches
+    #[arg(long, value_name = "PROFILE", default_value = "balanced")]
+    pub(crate) profile: ProfileArg,
     /// End after this many records
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,

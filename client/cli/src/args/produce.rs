@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use ringway_wire::batch::Codec;
 use ringway_wire::request::Acks;
 
-use crate::args::value::{KeyValue, Separator, bytes, key_value, separator};
+use crate::args::value::{KeyValue, ProfileArg, Separator, bytes, key_value, separator};
 use crate::exit::{Exit, Failure};
 use crate::limits::RECORD_BYTES_MAX;
 
@@ -31,6 +31,7 @@ Examples:
   ringway produce blobs --input chunks --value-bytes 64K --partition 0 < data.bin
   ringway produce alerts --tag disk --header host=db7 --header severity=high < alerts.txt
   ringway produce logs --codec lz4 < access.log
+  ringway produce events --profile throughput < events.txt
   seq 1 1000 | ringway produce numbers --batch-records 1 --trace")]
 pub(crate) struct ProduceArgs {
     /// The topic
@@ -60,10 +61,13 @@ pub(crate) struct ProduceArgs {
     /// When a record counts as sent
     #[arg(long, value_name = "WHO", default_value = "all")]
     pub(crate) acks: AcksArg,
-    /// Largest batch, in bytes; K, M and G are understood [default: 1M]
+    /// What sending is tuned for: sets linger, batch and buffer sizes; the options below win
+    #[arg(long, value_name = "PROFILE", default_value = "balanced")]
+    pub(crate) profile: ProfileArg,
+    /// Largest batch, in bytes; K, M and G are understood [default: 1M, or the profile's]
     #[arg(long, value_name = "N", value_parser = bytes)]
     pub(crate) batch_bytes: Option<usize>,
-    /// Most records in a batch [default: 10000]
+    /// Most records in a batch [default: 10000, or the profile's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_records: Option<u32>,
     /// Compress batches: none, lz4 or zstd [default: what the topic's `codec` says]

@@ -5,7 +5,7 @@ use ringway_wire::batch::Codec;
 
 use super::*;
 use crate::args::produce::AcksArg;
-use crate::args::value::Separator;
+use crate::args::value::{ProfileArg, Separator};
 use crate::format::Format;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -70,6 +70,48 @@ fn every_help_is_complete_and_ends_with_examples() {
             }
         }
     }
+}
+
+/// The words of the `ringway` command in a line of shell; quoted ones stay together.
+fn words(line: &str) -> Vec<String> {
+    let start = line.find("ringway ").expect(line);
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line[start..].chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            '|' | '<' | '>' if !quoted => break,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn every_example_is_a_command() {
+    let mut root = Cli::command();
+    root.build();
+    let mut found = Vec::new();
+    commands(&root, "ringway", &mut found);
+    for (name, mut command) in found {
+        let help = command.render_long_help().to_string();
+        let (_, examples) = help.split_once("\nExamples:\n").expect(&name);
+        for line in examples.lines() {
+            let parsed = Cli::try_parse_from(words(line));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+}
+
+#[test]
+fn profiles_have_names_and_a_default() {
+    assert_eq!(produce("ringway produce t").profile, ProfileArg::Balanced);
+    let latency = consume("ringway consume t --profile latency");
+    assert_eq!(latency.profile, ProfileArg::Latency);
+    let error = parse("ringway produce t --profile fast").unwrap_err();
+    assert!(error.to_string().contains("throughput"), "{error}");
 }
 
 #[test]

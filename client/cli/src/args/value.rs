@@ -1,4 +1,7 @@
-//! Values on the command line that are more than a word: sizes, pairs, texts with escapes.
+//! Values on the command line that are more than a word: sizes, pairs, texts with escapes, profiles.
+
+use clap::ValueEnum;
+use ringway_client::Profile;
 
 /// `KEY=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,6 +10,28 @@ pub(crate) struct KeyValue {
     pub(crate) key: String,
     /// After it; may be empty.
     pub(crate) value: String,
+}
+
+/// What the client is tuned for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileArg {
+    /// Small batches and fetches: records arrive as soon as they can
+    Latency,
+    /// What is right for most
+    #[default]
+    Balanced,
+    /// Large batches and fetches: bulk loads
+    Throughput,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(profile: ProfileArg) -> Self {
+        match profile {
+            ProfileArg::Latency => Self::Latency,
+            ProfileArg::Balanced => Self::Balanced,
+            ProfileArg::Throughput => Self::Throughput,
+        }
+    }
 }
 
 /// Parses `KEY=VALUE`.

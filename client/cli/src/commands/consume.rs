@@ -29,7 +29,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &ConsumeArgs) -> Result<(), F
         reader: Reader::watch().map_err(environment)?,
     };
     let plan = plan(&client, args).await?;
-    let mut consumer = client.consumer().build();
+    let mut consumer = client.consumer().profile(args.profile.into()).build();
     assign(&mut consumer, args, &plan)
         .await
         .map_err(|error| stopped(&error))?;

@@ -102,6 +102,7 @@ async fn build(
     let outcome = Arc::clone(outcome);
     let mut builder = client
         .producer()
+        .profile(args.profile.into())
         .acks(args.acks.into())
         .trace(args.trace)
         .on_batch(move |report| outcome.batch(report));

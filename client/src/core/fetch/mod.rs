@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringway_wire::batch::{BatchBytes, BatchError};
-use ringway_wire::request::{FetchReply, FetchRequest};
+use ringway_wire::request::{FetchReply, FetchRequest, TimestampSource};
 use ringway_wire::{Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::core::Token;
@@ -76,6 +76,8 @@ pub(crate) struct Parcel {
     /// First offset wanted.
     pub(crate) from: Offset,
     pub(crate) high_watermark: Offset,
+    /// Which time its records' timestamps are.
+    pub(crate) timestamp: TimestampSource,
     pub(crate) bytes: FetchedBytes,
     pub(crate) start: usize,
 }
@@ -131,15 +133,29 @@ impl Fetcher {
     }
 
     /// Reads a partition from an offset on, also if it is read elsewhere now.
-    pub(crate) fn assign(&mut self, topic: &Arc<str>, at: TopicPartition, offset: Offset) {
-        if let Some(slot) = self.slot(topic, at.partition) {
-            self.window(slot)
-                .expect("assigned slots are in use")
-                .seek(at, offset);
-            self.want(slot);
-            return;
-        }
-        let window = Some(Window::new(Arc::clone(topic), at, offset));
+    pub(crate) fn assign(&mut self, view: &TopicView, partition: PartitionIndex, offset: Offset) {
+        let at = TopicPartition {
+            topic: view.topic,
+            partition,
+        };
+        let slot = match self.slot(&view.name, partition) {
+            Some(slot) => {
+                self.window(slot)
+                    .expect("assigned slots are in use")
+                    .seek(at, offset);
+                slot
+            }
+            None => self.open(Window::new(Arc::clone(&view.name), at, offset)),
+        };
+        let window = self.window(slot).expect("assigned slots are in use");
+        window.timestamp = view.timestamp;
+        self.want(slot);
+    }
+
+    /// A place for a new window.
+    fn open(&mut self, window: Window) -> u32 {
+        let (topic, partition) = (Arc::clone(&window.name), window.topic_partition.partition);
+        let window = Some(window);
         let slot = match self.vacant.pop() {
             Some(slot) => {
                 self.windows[slot as usize] = window;
@@ -150,11 +166,8 @@ impl Fetcher {
                 self.windows.len() as u32 - 1
             }
         };
-        self.slots
-            .entry(Arc::clone(topic))
-            .or_default()
-            .insert(at.partition, slot);
-        self.want(slot);
+        self.slots.entry(topic).or_default().insert(partition, slot);
+        slot
     }
 
     /// Reads partitions of the topic that are added later, too, each from its start.
@@ -333,8 +346,11 @@ impl Fetcher {
             .collect();
         for &(partition, slot) in &slots {
             let window = self.window(slot).expect("assigned slots are in use");
-            let same = view.is_some_and(|view| view.topic == window.topic_partition.topic);
-            if (!same || partition.0 >= partitions) && !window.is_stopped() {
+            let same = view.filter(|view| view.topic == window.topic_partition.topic);
+            if let Some(view) = same {
+                window.timestamp = view.timestamp;
+            }
+            if (same.is_none() || partition.0 >= partitions) && !window.is_stopped() {
                 window.stop(ConsumeError::Gone {
                     topic: Arc::clone(&window.name),
                     partition,
@@ -347,11 +363,7 @@ impl Fetcher {
         };
         for partition in (0..partitions).map(PartitionIndex) {
             if self.slot(name, partition).is_none() {
-                let at = TopicPartition {
-                    topic: view.topic,
-                    partition,
-                };
-                self.assign(&view.name, at, Offset(0));
+                self.assign(view, partition, Offset(0));
             }
         }
     }

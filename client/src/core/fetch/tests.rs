@@ -9,6 +9,8 @@ use ringway_wire::{ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, ShardId
 use super::*;
 
 const TOPIC: TopicId = TopicId(7);
+/// When every batch here was appended.
+const APPENDED_US: i64 = 1_700_000_000_000_000;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn settings() -> Settings {
@@ -24,6 +26,25 @@ fn at(partition: u32) -> TopicPartition {
     TopicPartition {
         topic: TOPIC,
         partition: PartitionIndex(partition),
+    }
+}
+
+fn view(topic: TopicId, partitions: u32) -> TopicView {
+    TopicView {
+        name: "t".into(),
+        topic,
+        epoch: MetadataEpoch(2),
+        codec: Codec::None,
+        timestamp: TimestampSource::Producer,
+        partitions: (0..partitions)
+            .map(|index| PartitionMetadata {
+                partition: PartitionIndex(index),
+                leader: NodeId(1),
+                shard: ShardId(0),
+                leader_epoch: LeaderEpoch(1),
+                ..PartitionMetadata::default()
+            })
+            .collect(),
     }
 }
 
@@ -61,7 +82,7 @@ fn stamped(mut bytes: BatchBytes, partition: u32, base: u64, epoch: u32) -> Vec<
     let leader = LeaderStamp {
         log_id: at(partition).log_id(),
         base_offset: Offset(base),
-        append_time_us: 0,
+        append_time_us: APPENDED_US,
         leader_epoch: LeaderEpoch(epoch),
         prev_header_crc: 0,
     };
@@ -109,7 +130,11 @@ impl Bench {
     fn new(settings: Settings, partitions: u32) -> Self {
         let mut core = Fetcher::new(settings);
         for partition in 0..partitions {
-            core.assign(&"t".into(), at(partition), Offset(0));
+            core.assign(
+                &view(TOPIC, partitions),
+                PartitionIndex(partition),
+                Offset(0),
+            );
         }
         let now = Instant::now();
         let mut bench = Self {
@@ -353,22 +378,6 @@ fn what_is_held_stays_within_each_partitions_share_and_turns_are_fair() {
 
 #[test]
 fn a_topic_that_is_gone_stops_and_one_that_grows_is_followed() {
-    let view = |topic, partitions: u32| TopicView {
-        name: "t".into(),
-        topic,
-        epoch: MetadataEpoch(2),
-        codec: Codec::None,
-        timestamp: TimestampSource::Producer,
-        partitions: (0..partitions)
-            .map(|index| PartitionMetadata {
-                partition: PartitionIndex(index),
-                leader: NodeId(1),
-                shard: ShardId(0),
-                leader_epoch: LeaderEpoch(1),
-                ..PartitionMetadata::default()
-            })
-            .collect(),
-    };
     let mut bench = Bench::new(settings(), 1);
     bench.core.update_topic("t", Some(&view(TOPIC, 3)));
     bench.poll();
@@ -390,6 +399,35 @@ fn a_topic_that_is_gone_stops_and_one_that_grows_is_followed() {
 
 /// Prefetched as they are, inflated when they are handed out; the memory goes from one to the next,
 /// but never while a batch is kept that looks into it.
+#[test]
+fn the_time_that_is_shown_is_the_one_that_the_topic_says() {
+    let mut bench = Bench::new(settings(), 1);
+    let times = |bench: &mut Bench| {
+        let parcel = bench.core.take().expect("something came").expect("a batch");
+        bench.poll();
+        let batch = bench.opener.open(&parcel).unwrap();
+        let times: Vec<_> = batch.records().map(|record| record.timestamp_us).collect();
+        assert!(batch.records().all(|record| record.verify().is_ok()));
+        times
+    };
+    bench.answer(reply(&[batch(0, 0, 2, 10, 1)]));
+    assert_eq!(times(&mut bench), [0, 0], "their producer's");
+    let mut appended = view(TOPIC, 1);
+    appended.timestamp = TimestampSource::Append;
+    bench.core.update_topic("t", Some(&appended));
+    bench.answer(reply(&[batch(0, 2, 2, 10, 1)]));
+    assert_eq!(times(&mut bench), [APPENDED_US; 2]);
+    bench.core.assign(&appended, PartitionIndex(0), Offset(4));
+    bench.poll();
+    bench.fetches.pop_front();
+    bench.answer(reply(&[packed(4, 1_000, Codec::Lz4)]));
+    assert_eq!(
+        times(&mut bench),
+        [APPENDED_US],
+        "also after a seek, compressed"
+    );
+}
+
 #[test]
 fn compressed_batches_are_inflated_one_at_a_time_into_memory_used_again() {
     const BYTES: usize = 200_000;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringway_wire::batch::{BatchError, BatchHeader, check_header};
-use ringway_wire::request::{FetchReply, FetchRequest};
+use ringway_wire::request::{FetchReply, FetchRequest, TimestampSource};
 use ringway_wire::{ErrorCode, Fault, LeaderEpoch, Offset, TopicPartition};
 
 use crate::core::backoff::Backoff;
@@ -57,6 +57,8 @@ pub(super) struct Window {
     fresh: bool,
     chunks: VecDeque<Chunk>,
     held_bytes: usize,
+    /// Which time its records' timestamps are.
+    pub(super) timestamp: TimestampSource,
     state: State,
     backoff: Backoff,
     /// Whether the window is in the list of those that may fetch.
@@ -76,6 +78,7 @@ impl Window {
             fresh: true,
             chunks: VecDeque::new(),
             held_bytes: 0,
+            timestamp: TimestampSource::Producer,
             state: State::Idle,
             backoff: Backoff::default(),
             wanting: false,
@@ -310,6 +313,7 @@ impl Window {
             partition: self.topic_partition.partition,
             from,
             high_watermark: chunk.high_watermark,
+            timestamp: self.timestamp,
             bytes: chunk.bytes,
             start: chunk.start,
         }))
