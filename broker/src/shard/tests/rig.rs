@@ -134,7 +134,7 @@ impl Rig {
                     port: rig.shared.port(),
                     shard_ports: ports.iter().map(SocketAddr::port).collect(),
                 },
-                batch_bytes_max: 64 << 20,
+                batch_bytes_max: BATCH_BYTES_MAX,
                 network: options.limits.clone(),
                 open_segments_max: 64,
                 inbox,
@@ -308,6 +308,9 @@ impl Client {
         }
     }
 }
+
+/// What the shards accept, as a broker does by default.
+pub(super) const BATCH_BYTES_MAX: u32 = 16 << 20;
 
 pub(super) struct Fetched {
     pub(super) reply: FetchReply,
