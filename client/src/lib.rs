@@ -25,6 +25,18 @@
 //! }
 //! ```
 //!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `async` | on | the asynchronous face, on tokio |
+//! | `sync` | on | the synchronous face: no runtime, no thread |
+//! | `lz4` | on | batches compressed with lz4, in pure Rust |
+//! | `zstd` | off | batches compressed with zstd, which builds a C library |
+//!
+//! A producer compresses with its [`codec`](ProducerBuilder::codec) or the topic's; a consumer
+//! inflates whatever comes.
+//!
 //! Modules stand in the order of the layers: the core decides and knows neither socket nor clock;
 //! the rest carries out.
 
