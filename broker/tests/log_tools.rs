@@ -331,6 +331,93 @@ fn what_follows_the_logs_end_is_no_damage() {
 }
 
 #[test]
+fn a_batch_that_decays_before_a_checkpoint_covers_it_shows_by_what_follows() {
+    let scratch = scratch("log-tools-decay");
+    let data_dir = stopped(&scratch);
+    for entry in fs::read_dir(&data_dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("checkpoint-")
+        {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    assert!(verified(&data_dir).whole, "a checkpoint only saves time");
+    let batches = batches(&data_dir);
+    let (last, ..) = batches.last().unwrap();
+    let in_last = batches.iter().filter(|(file, ..)| file == last).count();
+    let (file, start, _) = &batches[batches.len() - 3];
+    assert!(in_last > 3 && file == last, "{in_last}");
+    flip(&data_dir.join(file), start + 300);
+    let found = verified(&data_dir);
+    assert!(found.whole, "{:#?}", found.damage);
+    let torn = found
+        .notes
+        .iter()
+        .find(|note| note.kind == "torn_tail")
+        .unwrap();
+    assert_eq!(torn.position, Some(*start));
+    assert!(
+        torn.problem.ends_with("; 2 whole batches follow it"),
+        "{torn}"
+    );
+}
+
+/// Batches of both codecs are opened, and what only shows behind the compression is found.
+#[test]
+fn compressed_batches_are_looked_into() {
+    let scratch = scratch("log-tools-codec");
+    let mut broker = BrokerOptions::new(BINARY, &scratch).start().unwrap();
+    let address = broker.listen().to_string();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(&address).await.unwrap();
+        let topic = NewTopic::new("packed").config("codec", "lz4");
+        client.admin().create_topic(topic).await.unwrap();
+        let producer = client.producer().build().await.unwrap();
+        for number in 0..50 {
+            let value = format!("{number} ").repeat(300);
+            drop(
+                producer
+                    .send("packed", Record::value(&value))
+                    .await
+                    .unwrap(),
+            );
+        }
+        producer.flush().await.unwrap();
+    });
+    broker.signal(libc::SIGTERM).unwrap();
+    assert!(broker.wait(PATIENCE).unwrap().unwrap().success());
+    let data_dir = scratch.path().join("data");
+    let found = verified(&data_dir);
+    assert!(found.whole, "{:#?}", found.damage);
+    assert_eq!(
+        (found.totals.records, found.totals.unopened_batches),
+        (50, 0)
+    );
+    let options = DumpOptions {
+        selection: Selection {
+            data_dir,
+            ..Selection::default()
+        },
+        from: Offset(49),
+        to: Offset(50),
+        records: true,
+        json: false,
+    };
+    let mut out = Vec::new();
+    assert!(dump(&options, &mut out).unwrap());
+    let text = String::from_utf8(out).unwrap();
+    assert!(
+        text.contains(", lz4") && text.contains("value \"49 49 49"),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_program_says_it_with_its_status_and_refuses_a_directory_in_use() {
     let scratch = scratch("log-tools-program");
     let run = |arguments: &[&str]| {

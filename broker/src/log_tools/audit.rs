@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use ringway_engine::device::SegmentName;
 use ringway_engine::log::{
-    Chain, CheckpointEntry, Damage, EpochStart, Found, FoundSegment, ReadFailed, Recovered,
+    Chain, CheckpointEntry, Cut, Damage, EpochStart, Found, FoundSegment, ReadFailed, Recovered,
     Recovery, Side, Step as RecoveryStep,
 };
 use ringway_wire::batch::BatchHeader;
@@ -76,8 +76,8 @@ pub(super) struct Summary {
     pub(super) bytes: u64,
     /// Bytes of segments' files, also of those prepared ahead.
     pub(super) file_bytes: u64,
-    /// Batches whose records are compressed, so that only the batch's CRCs were checked.
-    pub(super) compressed: u64,
+    /// Batches compressed with a codec that this build lacks: their records weren't looked at.
+    pub(super) unopened: u64,
     /// The leader epochs that have a batch, and the first offset in each.
     pub(super) epochs: Vec<EpochStart>,
     /// Of the first and the last batch, in microseconds since 1970.
@@ -87,11 +87,11 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    fn count(&mut self, header: &BatchHeader) {
+    fn count(&mut self, header: &BatchHeader, opened: bool) {
         self.batches += 1;
         self.records += u64::from(header.record_count);
         self.bytes += u64::from(header.batch_bytes);
-        self.compressed += u64::from(header.attributes.codec() != 0);
+        self.unopened += u64::from(!opened);
         let (epoch, first_offset) = (header.leader_epoch, header.base_offset);
         if self.epochs.last().is_none_or(|last| last.epoch != epoch) {
             self.epochs.push(EpochStart {
@@ -319,7 +319,13 @@ impl<W: Watcher> Audit<'_, W> {
                     position,
                     header,
                     defect,
-                }) => self.batch(segment, &mut file, position, &header, defect)?,
+                    opened,
+                }) => {
+                    if defect.is_none() {
+                        self.summary.count(&header, opened);
+                    }
+                    self.batch(segment, &mut file, position, &header, defect)?;
+                }
                 Some(broken) => {
                     let goes_on = self.broken(segment, broken, &marks)?;
                     let to = goes_on.unwrap_or(u64::MAX);
@@ -384,8 +390,6 @@ impl<W: Watcher> Audit<'_, W> {
                 .at(position)
                 .offsets(header.base_offset, header.next_offset());
             self.damage(finding)?;
-        } else {
-            self.summary.count(header);
         }
         let bytes = file.bytes(position, header.batch_bytes as usize).ok();
         self.watcher.batch(&Seen {
@@ -470,9 +474,14 @@ impl<W: Watcher> Audit<'_, W> {
     /// What a crash may leave behind the log's end.
     fn left_over(&mut self, recovered: &Recovered) -> io::Result<()> {
         if let Some(cut) = &recovered.cut {
+            let whole = match self.whole_behind(cut) {
+                0 => String::new(),
+                1 => "; one whole batch follows it".to_owned(),
+                count => format!("; {count} whole batches follow it"),
+            };
             let problem = format!(
                 "the log ends here, before a batch that isn't whole ({}): what a crash leaves of a \
-                 write that wasn't acknowledged",
+                 write that wasn't acknowledged{whole}",
                 cut.reason
             );
             let note = Finding::new("torn_tail", problem)
@@ -489,6 +498,27 @@ impl<W: Watcher> Audit<'_, W> {
             self.note(note.in_file(self.file(SegmentName::Base(base))))?;
         }
         Ok(())
+    }
+
+    /// How many whole batches follow one that isn't: few after a crash, which tears what was being
+    /// written; many are a sign of decay.
+    fn whole_behind(&self, cut: &Cut) -> u64 {
+        let path = self.place.layout.segment(self.log, cut.segment);
+        let file = SegmentFile::open(&path).and_then(|file| Ok((file, path.metadata()?.len())));
+        let Ok((mut file, file_bytes)) = file else {
+            return 0;
+        };
+        let chain = Chain::start(self.log.log_id(), cut.offset);
+        let mut walk = Walk::onwards(chain, cut.position.0, file_bytes);
+        let steps = std::iter::from_fn(|| walk.next(&mut file));
+        let whole = steps.skip(1).take_while(|step| {
+            let defect = match step {
+                Step::Batch { defect, .. } => defect.as_ref(),
+                Step::Broken { defect, .. } => Some(defect),
+            };
+            defect.is_none()
+        });
+        whole.count() as u64
     }
 
     /// No batch is of an epoch that the metadata has yet to open.

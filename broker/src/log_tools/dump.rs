@@ -8,13 +8,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ringway_wire::Offset;
-use ringway_wire::batch::{Attributes, BatchHeader, CheckedBatch, RecordView};
+use ringway_wire::batch::{Attributes, BatchHeader, Codec, RecordView};
 use serde_json::{Map, Value, json};
 
 use super::audit::{Seen, Segment, Summary, Watcher, audit};
 use super::finding::Finding;
 use super::place::{LogToolError, Place, Selection};
 use super::waiting;
+use super::walk::Opener;
 
 /// Bytes of a key, value or tag that people are shown.
 const SHOWN_BYTES_MAX: usize = 64;
@@ -45,6 +46,7 @@ pub fn dump(options: &DumpOptions, out: &mut impl Write) -> Result<bool, LogTool
         options,
         out,
         whole: true,
+        opener: Opener::default(),
     };
     for log in partitions {
         audit(&mut place, log, options.from..options.to, &mut lines)?;
@@ -63,6 +65,7 @@ struct Lines<'a, W> {
     options: &'a DumpOptions,
     out: &'a mut W,
     whole: bool,
+    opener: Opener,
 }
 
 impl<W: Write> Lines<'_, W> {
@@ -141,16 +144,19 @@ impl<W: Write> Watcher for Lines<'_, W> {
             return Ok(());
         }
         self.line(|| batch_text(seen), || batch_json(seen))?;
-        let batch = seen.bytes.filter(|_| self.options.records);
-        // Compressed ones can't be looked into without their codec.
-        let Some(Ok(batch)) = batch.map(CheckedBatch::check) else {
+        let Some(bytes) = seen.bytes.filter(|_| self.options.records) else {
             return Ok(());
         };
-        for record in batch.records() {
-            if self.wants(record.offset, record.offset.plus(1)) {
-                self.line(|| record_text(&record), || record_json(&record))?;
+        let mut opener = std::mem::take(&mut self.opener);
+        // One whose codec this build lacks stays closed.
+        if let Ok(Some(batch)) = opener.open(bytes) {
+            for record in batch.records() {
+                if self.wants(record.offset, record.offset.plus(1)) {
+                    self.line(|| record_text(&record), || record_json(&record))?;
+                }
             }
         }
+        self.opener = opener;
         Ok(())
     }
 
@@ -186,12 +192,8 @@ fn kinds(attributes: Attributes) -> Vec<&'static str> {
 }
 
 fn codec(header: &BatchHeader) -> String {
-    match header.attributes.codec() {
-        0 => "none".to_owned(),
-        1 => "lz4".to_owned(),
-        2 => "zstd".to_owned(),
-        other => format!("codec {other}"),
-    }
+    let number = header.attributes.codec();
+    Codec::from_number(number).map_or_else(|| format!("codec {number}"), |codec| codec.to_string())
 }
 
 fn batch_text(seen: &Seen<'_>) -> String {

@@ -50,8 +50,9 @@ pub struct Totals {
     pub records: u64,
     /// Bytes of those batches.
     pub bytes: u64,
-    /// Batches whose records are compressed: both CRCs were checked, the records weren't looked at.
-    pub compressed_batches: u64,
+    /// Batches compressed with a codec that this build lacks: both CRCs and the table were checked,
+    /// the records weren't looked at.
+    pub unopened_batches: u64,
 }
 
 /// One partition.
@@ -131,7 +132,7 @@ impl Totals {
         self.batches += summary.batches;
         self.records += summary.records;
         self.bytes += summary.bytes;
-        self.compressed_batches += summary.compressed;
+        self.unopened_batches += summary.unopened;
     }
 }
 
@@ -200,11 +201,12 @@ fn finish(
         counted(totals.records, "record"),
         counted(totals.bytes, "byte"),
     )?;
-    if totals.compressed_batches > 0 {
+    if totals.unopened_batches > 0 {
         writeln!(
             out,
-            "{} compressed: their CRCs were checked, their records weren't looked at",
-            counted(totals.compressed_batches, "batch")
+            "{} compressed with a codec that this build lacks: their CRCs were checked, their \
+             records weren't looked at",
+            counted(totals.unopened_batches, "batch")
         )?;
     }
     out.flush()

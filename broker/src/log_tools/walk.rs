@@ -3,8 +3,10 @@
 
 use ringway_engine::log::{Chain, ReadFailed, Refusal};
 use ringway_wire::Offset;
-use ringway_wire::batch::check_header;
-use ringway_wire::batch::{BATCH_MAGIC, BatchError, BatchHeader, CheckedBatch, check_crcs};
+use ringway_wire::batch::{
+    BATCH_MAGIC, BatchBytes, BatchError, BatchHeader, CheckedBatch, Inflater, StoredBatch,
+    check_header,
+};
 use ringway_wire::limits::{ALIGNMENT, BATCH_HEADER_BYTES};
 
 /// Unit in which an unreadable part of a file is passed over, in bytes.
@@ -69,6 +71,35 @@ const fn batch_kind(error: &BatchError) -> &'static str {
     }
 }
 
+/// Opens batches, compressed ones too. Keeps its memory from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Opener {
+    inflater: Inflater,
+    space: BatchBytes,
+}
+
+impl Opener {
+    /// Checks a batch with both its CRCs and everything else, and opens it; `None` where it is
+    /// compressed with a codec that this build doesn't have.
+    ///
+    /// # Errors
+    /// [`BatchError`] names the first thing that is wrong.
+    pub(super) fn open<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+    ) -> Result<Option<CheckedBatch<'a>>, BatchError> {
+        let stored = StoredBatch::check(bytes)?;
+        if let Some(batch) = stored.uncompressed() {
+            return Ok(Some(batch));
+        }
+        if !stored.codec().available() {
+            return Ok(None);
+        }
+        stored.inflate(&mut self.inflater, &mut self.space)?;
+        CheckedBatch::check_inflated(&self.space).map(Some)
+    }
+}
+
 /// What comes next in a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -80,6 +111,8 @@ pub(super) enum Step {
         header: Box<BatchHeader>,
         /// What is wrong behind the header.
         defect: Option<Defect>,
+        /// Whether its records were looked at.
+        opened: bool,
     },
     /// The log is broken here.
     Broken {
@@ -108,17 +141,27 @@ pub(super) struct Walk {
     limit: u64,
     /// The offset after the segment's last.
     end: Offset,
+    opener: Opener,
 }
 
 impl Walk {
     /// A walk from the start of a segment whose batches lie in the first `limit` bytes and end
     /// before offset `end`.
-    pub(super) const fn new(chain: Chain, limit: u64, end: Offset) -> Self {
+    pub(super) fn new(chain: Chain, limit: u64, end: Offset) -> Self {
         Self {
             chain,
             position: 0,
             limit,
             end,
+            opener: Opener::default(),
+        }
+    }
+
+    /// A walk from `position` on, to wherever batches of the log go on in the first `limit` bytes.
+    pub(super) fn onwards(chain: Chain, position: u64, limit: u64) -> Self {
+        Self {
+            position,
+            ..Self::new(chain, limit, Offset(u64::MAX))
         }
     }
 
@@ -165,16 +208,17 @@ impl Walk {
 
     fn batch(&mut self, header: BatchHeader, source: &mut impl Source) -> Step {
         let position = self.position;
-        let defect = match source.bytes(position, header.batch_bytes as usize) {
-            Ok(bytes) => check(&header, bytes).err(),
-            Err(ReadFailed) => Some(Refusal::Unreadable.into()),
+        let opened = match source.bytes(position, header.batch_bytes as usize) {
+            Ok(bytes) => check(&mut self.opener, bytes),
+            Err(ReadFailed) => Err(Refusal::Unreadable.into()),
         };
         self.chain.advance(&header);
         self.position += u64::from(header.batch_bytes);
         Step::Batch {
             position,
             header: Box::new(header),
-            defect,
+            opened: opened.as_ref().is_ok_and(|opened| *opened),
+            defect: opened.err(),
         }
     }
 
@@ -238,18 +282,16 @@ impl Walk {
     }
 }
 
-/// Checks everything behind a right header: the body's CRC, and where the blob isn't compressed
-/// the structure and every record's own CRC.
-fn check(header: &BatchHeader, bytes: &[u8]) -> Result<(), Defect> {
-    check_crcs(bytes)?;
-    if header.attributes.codec() != 0 {
-        return Ok(());
-    }
-    let batch = CheckedBatch::check(bytes)?;
+/// Checks everything behind a right header: the body's CRC, the structure, and every record by its
+/// own CRC, where the records can be seen: `true` then.
+fn check(opener: &mut Opener, bytes: &[u8]) -> Result<bool, Defect> {
+    let Some(batch) = opener.open(bytes)? else {
+        return Ok(false);
+    };
     for record in batch.records() {
         record.verify()?;
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
