@@ -8,7 +8,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use crate::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
 
@@ -22,7 +22,7 @@ pub struct Pool {
 }
 
 struct PoolInner {
-    /// Free memory by the binary logarithm of its size.
+    /// Free memory by its [`class`].
     free: UnsafeCell<Vec<Vec<NonNull<u8>>>>,
     kept_bytes: Cell<usize>,
     kept_bytes_max: usize,
@@ -33,7 +33,7 @@ impl Pool {
     /// A pool that keeps at most so many bytes of free memory.
     #[must_use]
     pub fn new(kept_bytes_max: usize) -> Self {
-        let free = UnsafeCell::new((0..usize::BITS).map(|_| Vec::new()).collect());
+        let free = UnsafeCell::new((0..CLASSES).map(|_| Vec::new()).collect());
         let inner = PoolInner {
             free,
             kept_bytes: Cell::new(0),
@@ -45,7 +45,7 @@ impl Pool {
         }
     }
 
-    /// Memory for at least so many bytes: the next power of two from a block on, and no more than
+    /// Memory for at least so many bytes, and no more than a quarter above it from some blocks on;
     /// whole blocks of a size that is too rare to be kept. Its contents are zeros or what it held
     /// before.
     #[must_use]
@@ -53,7 +53,7 @@ impl Pool {
         let capacity = if bytes > KEPT_BLOCK_BYTES_MAX {
             bytes.next_multiple_of(BLOCK_BYTES)
         } else {
-            bytes.max(BLOCK_BYTES).next_power_of_two()
+            class_bytes(bytes)
         };
         let pool = &*self.inner;
         let kept = if capacity > KEPT_BLOCK_BYTES_MAX {
@@ -61,7 +61,7 @@ impl Pool {
         } else {
             // SAFETY: the pool belongs to one thread (`Rc`), and no reference into the lists
             // outlives this statement.
-            unsafe { (&mut *pool.free.get())[capacity.ilog2() as usize].pop() }
+            unsafe { (&mut *pool.free.get())[class(capacity)].pop() }
         };
         let start = match kept {
             Some(start) => {
@@ -94,7 +94,7 @@ impl Pool {
         }
         pool.kept_bytes.set(pool.kept_bytes.get() + capacity);
         // SAFETY: as in `take`.
-        unsafe { (&mut *pool.free.get())[capacity.ilog2() as usize].push(start) };
+        unsafe { (&mut *pool.free.get())[class(capacity)].push(start) };
     }
 }
 
@@ -108,12 +108,41 @@ impl fmt::Debug for Pool {
 
 impl Drop for PoolInner {
     fn drop(&mut self) {
-        for (power, list) in self.free.get_mut().iter().enumerate() {
+        for (class, list) in self.free.get_mut().iter().enumerate() {
             for &start in list {
-                release(start, 1 << power);
+                release(start, bytes_of(class));
             }
         }
     }
+}
+
+/// Kept sizes to each power of two, from the one below it on.
+const STEPS: usize = 4;
+/// Sizes below this one are powers of two: a step would be less than a block.
+const STEPPED_BYTES_MIN: usize = 2 * STEPS * BLOCK_BYTES;
+/// More than there are kept sizes.
+const CLASSES: usize = usize::BITS as usize * STEPS;
+
+/// The kept size for so many bytes.
+fn class_bytes(bytes: usize) -> usize {
+    let power = bytes.max(BLOCK_BYTES).next_power_of_two();
+    if power < STEPPED_BYTES_MIN {
+        return power;
+    }
+    bytes.next_multiple_of(power / 2 / STEPS)
+}
+
+/// The place of a kept size among all of them.
+const fn class(capacity: usize) -> usize {
+    let power = capacity.ilog2() as usize;
+    let steps = (capacity - (1 << power)) * STEPS >> power;
+    power * STEPS + steps
+}
+
+/// The kept size at a place.
+const fn bytes_of(class: usize) -> usize {
+    let (power, steps) = (class / STEPS, class % STEPS);
+    (1 << power) + ((steps << power) / STEPS)
 }
 
 fn layout(capacity: usize) -> Layout {
@@ -212,6 +241,15 @@ impl Slice {
         }
     }
 
+    /// Tells when the memory that the slice is part of is used by nobody any more.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch {
+            block: Rc::downgrade(&self.block),
+            bytes: self.block.capacity,
+        }
+    }
+
     /// This slice and the next as one, if they are neighbours in memory.
     #[must_use]
     pub fn joined(&self, next: &Self) -> Option<Self> {
@@ -243,6 +281,36 @@ impl fmt::Debug for Slice {
         f.debug_struct("Slice")
             .field("start", &self.start)
             .field("end", &self.end)
+            .finish()
+    }
+}
+
+/// Memory that is watched until nobody uses it any more.
+#[derive(Clone)]
+pub struct Watch {
+    block: Weak<Block>,
+    bytes: usize,
+}
+
+impl Watch {
+    /// Whether the memory has gone back to its pool.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.block.strong_count() == 0
+    }
+
+    /// Bytes of the memory.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("bytes", &self.bytes)
+            .field("is_over", &self.is_over())
             .finish()
     }
 }
@@ -354,6 +422,26 @@ mod tests {
         assert_eq!(pool.used_bytes(), 0);
         assert_eq!(pool.inner.kept_bytes.get(), 2 * BLOCK_BYTES);
         assert!(kept.contains(&pool.take(1).start));
+    }
+
+    #[test]
+    fn every_size_is_kept_in_its_own_place_and_is_little_more_than_asked_for() {
+        let mut bytes = 1;
+        while bytes <= KEPT_BLOCK_BYTES_MAX {
+            for bytes in [bytes - 1, bytes, bytes + 1] {
+                let capacity = class_bytes(bytes);
+                assert!(
+                    capacity >= bytes && capacity.is_multiple_of(BLOCK_BYTES),
+                    "{bytes}"
+                );
+                assert!(
+                    capacity <= (bytes + bytes / 4).max(STEPPED_BYTES_MIN),
+                    "{bytes}"
+                );
+                assert_eq!(bytes_of(class(capacity)), capacity, "{bytes}");
+            }
+            bytes += bytes.div_ceil(7);
+        }
     }
 
     #[test]

@@ -40,6 +40,17 @@ pub const AGES_LOADED_AT_ONCE: usize = 16;
 pub const INDEXES_MAX: usize = 256;
 /// Bytes of a cold read.
 pub const READ_BYTES: usize = 512 << 10;
+/// Part of the budget of cold reads that is read at the same time while there are writes, so that a
+/// commit round doesn't wait for the device behind all of it.
+pub const READS_BESIDE_WRITES: usize = 4;
+/// How long after a commit round began or ended the next one is expected, in nanoseconds.
+pub const WRITES_OVER_NS: u64 = 10_000_000;
+/// Cold reads that fell behind their bytes per second catch up with at most so much time's worth, in
+/// nanoseconds.
+pub const READ_BURST_NS: u64 = 10_000_000;
+/// A reader that has taken nothing for so long, in nanoseconds, of what was read from disk for it is
+/// hung up on when others wait for the memory.
+pub const READER_PATIENCE_NS: u64 = 5_000_000_000;
 /// Partitions that a shard recovers at the same time.
 pub const RECOVERING_MAX: usize = 64;
 /// Bytes of a checkpoint that are encoded, or put together, in one turn; some tens of

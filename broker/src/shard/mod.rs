@@ -264,6 +264,9 @@ impl Shard {
                         self.dispatch.reply_elsewhere(token, frame);
                     }
                 }
+                Effect::HangUp { source } => {
+                    self.network.hang_up(source, &mut self.dispatch);
+                }
                 Effect::Note(note) => self.note(note, now),
             }
         }

@@ -122,6 +122,12 @@ pub enum Effect {
         /// Batches behind it.
         data: Vec<Slice>,
     },
+    /// End a connection that takes nothing of what was read from disk for it, while others wait for
+    /// the memory.
+    HangUp {
+        /// The connection.
+        source: u64,
+    },
     /// Something that people and metrics should hear of.
     Note(Note),
 }

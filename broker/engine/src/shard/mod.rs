@@ -3,6 +3,7 @@
 //! A driver calls [`Shard::apply`] for each event, [`Shard::turn`] once after all of them, and
 //! then carries out the effects. Nothing in here waits.
 
+mod budget;
 mod checkpointing;
 mod delete;
 mod event;
@@ -35,11 +36,11 @@ use ringway_wire::{Offset, ShardId, TopicPartition};
 
 use crate::buffer::Pool;
 use crate::device::{DeviceError, Done, FileId, Op, OpId};
+use crate::shard::budget::Reads;
 use crate::shard::checkpointing::Checkpointing;
 use crate::shard::fetch::FetchTask;
 use crate::shard::open::Opening;
 use crate::shard::partition::{Expired, Partition, State};
-use crate::shard::read::Reads;
 use crate::shard::rebuild::Rebuilding;
 use crate::shard::retention::Retention;
 use crate::shard::round::Round;
@@ -73,7 +74,8 @@ pub struct ShardConfig {
     /// How long such bytes may have been acknowledged for, in nanoseconds. When the disk takes
     /// longer, nothing more is acknowledged from memory.
     pub unsynced_ns_max: u64,
-    /// Bytes of cold reads in flight.
+    /// Bytes of cold reads in memory, from the disk to the last send; with writes beside them a
+    /// part of it is read at the same time.
     pub read_bytes_max: usize,
     /// Bytes of cold reads in a second; `None` is no limit.
     pub read_bytes_per_second: Option<u64>,
@@ -253,6 +255,8 @@ pub struct ShardCounters {
     pub cold_read_bytes: u64,
     /// Produce requests that found the memory full.
     pub overloaded: u64,
+    /// Bytes of memory that cold reads have, until the last of it is sent; goes up and down.
+    pub read_buffer_bytes: u64,
     /// Batches found damaged.
     pub damaged: u64,
     /// Segments removed by retention or trimming.
@@ -397,6 +401,7 @@ impl Shard {
     pub fn counters(&self) -> ShardCounters {
         ShardCounters {
             unsynced_bytes: self.unsynced_bytes(),
+            read_buffer_bytes: self.reads.bytes() as u64,
             buffer_bytes: self.pool.used_bytes() as u64,
             ..self.counters
         }
@@ -518,7 +523,7 @@ impl Shard {
             Pending::SaveSide { partition, base } => {
                 self.side_saved(partition, base, result.err());
             }
-            Pending::Read(task) => self.read_done(task, result),
+            Pending::Read(task) => self.read_done(task, result, now),
             Pending::LoadSide {
                 partition,
                 base,

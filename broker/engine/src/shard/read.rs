@@ -1,57 +1,21 @@
 //! Cold reads: direct reads of sealed segments and of what the tail cache has forgotten, within a
 //! budget, every batch checked before it is handed out from the very buffer it was read into.
 
-use std::collections::VecDeque;
-
 use ringway_wire::batch::{BatchHeader, check_crcs};
 use ringway_wire::limits::BATCH_HEADER_BYTES;
 use ringway_wire::{ErrorCode, Fault, Offset, Position};
 
 use crate::buffer::Slice;
 use crate::device::{DeviceError, FileId, Op, Outcome};
-use crate::limits::{BLOCK_BYTES, READ_BYTES, block_ceil, block_floor};
+use crate::limits::{BLOCK_BYTES, READ_BYTES, READER_PATIENCE_NS, block_ceil, block_floor};
 use crate::log::{Side, SparseIndex};
-use crate::shard::event::Note;
+use crate::shard::budget::Next;
+use crate::shard::event::{Effect, Note};
 use crate::shard::fetch::{FetchTask, Want, wanted};
 use crate::shard::partition::{Cursor, IndexState, Partition, State};
 use crate::shard::seek::Then;
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
-
-/// Reads in flight and those that wait for their turn.
-#[derive(Debug)]
-pub(super) struct Reads {
-    queue: VecDeque<FetchTask>,
-    in_flight_bytes: usize,
-    in_flight_bytes_max: usize,
-    bytes_per_second: Option<u64>,
-    /// When the bytes started so far will have been paid for.
-    paid_until_ns: u64,
-    timer_set: bool,
-}
-
-impl Reads {
-    pub(super) const fn new(in_flight_bytes_max: usize, bytes_per_second: Option<u64>) -> Self {
-        Self {
-            queue: VecDeque::new(),
-            in_flight_bytes: 0,
-            in_flight_bytes_max,
-            bytes_per_second,
-            paid_until_ns: 0,
-            timer_set: false,
-        }
-    }
-
-    /// Whether nothing waits for its turn.
-    pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    /// A connection is gone.
-    pub(super) fn forget(&mut self, source: u64) {
-        self.queue.retain(|task| task.token.source != source);
-    }
-}
 
 /// A segment as a reader sees it.
 struct Readable {
@@ -127,7 +91,7 @@ impl Shard {
             .find(|at| at.offset == offset && at.base == base);
         if let (Some(cursor), Want::Batches(_)) = (known, task.want) {
             task.position = cursor.position.0;
-            self.reads.queue.push_back(task);
+            self.reads.push(task);
             return;
         }
         let floor = |sparse: &SparseIndex, want: &Want| match want {
@@ -151,7 +115,7 @@ impl Shard {
         };
         task.position = entry.position.0;
         task.expected = entry.base_offset;
-        self.reads.queue.push_back(task);
+        self.reads.push(task);
     }
 
     pub(super) fn side_loaded(
@@ -187,31 +151,27 @@ impl Shard {
     }
 
     pub(super) fn queue_read(&mut self, task: FetchTask) {
-        self.reads.queue.push_back(task);
+        self.reads.push(task);
     }
 
     /// Starts reads that wait, as far as the budget goes.
     pub(super) fn start_reads(&mut self, now: Now) {
-        while let Some(task) = self.reads.queue.front() {
-            let bytes = task.read_bytes;
-            let reads = &mut self.reads;
-            let idle = reads.in_flight_bytes == 0;
-            if !idle && reads.in_flight_bytes + bytes > reads.in_flight_bytes_max {
-                return;
-            }
-            if let Some(rate) = reads.bytes_per_second {
-                if reads.paid_until_ns > now.mono_ns {
-                    if !reads.timer_set {
-                        reads.timer_set = true;
-                        self.timers.set(reads.paid_until_ns, Timer::Reads);
+        self.reads.look_around(now.mono_ns);
+        loop {
+            match self.reads.next(now.mono_ns) {
+                Next::Read(task) => self.start_read(task, now),
+                Next::Nothing => break,
+                Next::At(at_ns) => {
+                    if !self.reads.timer_set {
+                        self.reads.timer_set = true;
+                        self.timers.set(at_ns, Timer::Reads);
                     }
-                    return;
+                    break;
                 }
-                let cost_ns = bytes as u64 * 1_000_000_000 / rate.max(1);
-                reads.paid_until_ns = now.mono_ns + cost_ns;
             }
-            let task = reads.queue.pop_front().expect("there is a first");
-            self.start_read(task);
+        }
+        if let Some(source) = self.reads.stalled(now.mono_ns, READER_PATIENCE_NS) {
+            self.effects.push_back(Effect::HangUp { source });
         }
     }
 
@@ -221,16 +181,16 @@ impl Shard {
 
     /// Answers the reads of some tasks that wait for their turn with a fault.
     pub(super) fn fail_queued_reads(&mut self, of: impl Fn(&FetchTask) -> bool, fault: &Fault) {
-        for task in std::mem::take(&mut self.reads.queue) {
+        for task in self.reads.take_waiting() {
             if of(&task) {
                 self.fail_task(&task, fault.clone(), Offset(0));
             } else {
-                self.reads.queue.push_back(task);
+                self.reads.push(task);
             }
         }
     }
 
-    fn start_read(&mut self, task: FetchTask) {
+    fn start_read(&mut self, task: FetchTask, now: Now) {
         let Some(mut task) = self.unless_deleted(task) else {
             return;
         };
@@ -248,8 +208,7 @@ impl Shard {
             return self.segment_ended(task, segment.next_base);
         }
         task.read_bytes = bytes;
-        self.reads.in_flight_bytes += bytes;
-        let buffer = self.pool.take(bytes);
+        let buffer = self.reads.begin(task.token.source, bytes, now.mono_ns);
         let position = Position(position);
         let op = Op::Read {
             file: segment.file,
@@ -276,8 +235,13 @@ impl Shard {
         self.place(task);
     }
 
-    pub(super) fn read_done(&mut self, task: FetchTask, result: Result<Outcome, DeviceError>) {
-        self.reads.in_flight_bytes -= task.read_bytes;
+    pub(super) fn read_done(
+        &mut self,
+        task: FetchTask,
+        result: Result<Outcome, DeviceError>,
+        now: Now,
+    ) {
+        self.reads.end(task.token.source, task.read_bytes);
         let Some(task) = self.unless_deleted(task) else {
             return;
         };
@@ -312,6 +276,8 @@ impl Shard {
                     position: Position(position),
                 };
                 self.partition(index).expect("it exists").remember(cursor);
+                let source = task.token.source;
+                self.reads.hold(source, &slice, now.mono_ns);
                 self.reply_batches(index, task.token, slices);
             }
             Found::Time { then, offset } => self.time_found(index, task.token, then, offset),
@@ -326,7 +292,7 @@ impl Shard {
                     read_bytes,
                     ..task
                 };
-                self.reads.queue.push_back(task);
+                self.reads.push(task);
             }
             Found::SegmentEnd(next) => self.segment_ended(task, next),
             Found::Damaged {

@@ -91,6 +91,7 @@ impl Shard {
             round.writes.push(round_write);
         }
         self.round = Some(round);
+        self.reads.written(now.mono_ns);
     }
 
     /// Nothing will be written any more.
@@ -262,6 +263,7 @@ impl Shard {
             durable_ns: now.mono_ns,
         };
         self.counters.rounds += 1;
+        self.reads.written(now.mono_ns);
         self.counters.lone_rounds += u64::from(round.lone);
         self.record_times(&round, clock);
         // Behind a write that failed a partition's later ones would leave a gap.

@@ -351,6 +351,9 @@ impl Node {
                         .record(&[3, correlation.into(), bytes], || format!("{reply:?}"));
                     self.reply(correlation, reply, &data)?;
                 }
+                Effect::HangUp { source } => {
+                    return Err(format!("{source} was hung up on, it takes what it gets"));
+                }
                 Effect::Note(note) => self.note(note)?,
             }
         }

@@ -534,6 +534,17 @@ impl Network {
         self.open
     }
 
+    /// Closes a connection that doesn't read what others wait for. Replies to another shard's
+    /// connection are copied, so there it is never one of those.
+    pub(crate) fn hang_up(&mut self, source: u64, requests: &mut impl Requests) {
+        let id = ConnectionId::from_source(source);
+        if id.shard == self.shard && self.connection(id).is_some() {
+            tracing::debug!(connection = source, "closing a connection that doesn't read");
+            self.metrics.connections_faulted.add(1);
+            self.close(id, requests);
+        }
+    }
+
     /// Closes every connection.
     pub(crate) fn close_all(&mut self, requests: &mut impl Requests) {
         let ids: Vec<ConnectionId> = self

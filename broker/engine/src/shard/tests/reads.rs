@@ -4,6 +4,7 @@ use ringway_wire::request::{FetchRequest, Reply};
 use ringway_wire::{ErrorCode, Offset};
 
 use super::rig::{LOG, Rig, plain, shard_config};
+use crate::device::Op;
 use crate::shard::{Event, ShardConfig};
 
 fn fetch(offset: u64, wait_ms: u32) -> FetchRequest {
@@ -152,4 +153,135 @@ fn a_damaged_batch_is_passed_on_the_way_to_a_later_one() {
     }
     assert_eq!(damaged.len(), 1, "{damaged:?}");
     assert_eq!(read.len(), 9);
+}
+
+/// A shard that has some MB to be read from the disk, and room for so much of it.
+fn cold(read_bytes_max: usize) -> Rig {
+    let config = ShardConfig {
+        cache_bytes_max: 0,
+        read_bytes_max,
+        ..shard_config()
+    };
+    let mut rig = Rig::without_partitions(config, 8 << 20);
+    rig.open(LOG);
+    for _ in 0..100 {
+        rig.append(&plain(&[&[3; 60_000]]));
+    }
+    rig.now.mono_ns += 1_000_000_000;
+    rig
+}
+
+#[test]
+fn a_reader_of_much_leaves_others_their_turn() {
+    let mut rig = cold(2 << 20);
+    rig.hold_kinds = vec!["read"];
+    let many: Vec<u32> = (0..40)
+        .map(|offset| rig.request_of(1, fetch(offset, 0).into(), &[]))
+        .collect();
+    rig.run();
+    let one = rig.request_of(2, fetch(50, 0).into(), &[]);
+    let mut ended = 0;
+    while !rig.answered(one) {
+        rig.finish_held(0, None);
+        rig.run();
+        ended += 1;
+    }
+    assert!(ended < 10, "{ended} reads came before it");
+    rig.release();
+    rig.run_for(1_000_000_000);
+    assert!(many.iter().all(|it| rig.answered(*it)));
+}
+
+#[test]
+fn what_is_read_counts_until_it_is_sent_and_who_takes_nothing_is_hung_up_on() {
+    let mut rig = cold(4 << 20);
+    rig.keep_data = true;
+    let many: Vec<u32> = (0..40)
+        .map(|offset| rig.request_of(1, fetch(offset, 0).into(), &[]))
+        .collect();
+    rig.run();
+    assert!(rig.shard.counters().read_buffer_bytes <= 4 << 20);
+    assert!(!rig.answered(many[39]));
+    let other = rig.request_of(2, fetch(50, 0).into(), &[]);
+    rig.run_for(4_000_000_000);
+    assert!(!rig.answered(other) && rig.hung_up.is_empty());
+    rig.run_for(2_000_000_000);
+    assert_eq!(rig.hung_up, [1]);
+    rig.shard.apply(Event::Gone { source: 1 }, rig.now);
+    rig.kept.clear();
+    rig.run_for(100_000_000);
+    assert!(rig.answered(other));
+    assert_eq!(rig.hung_up, [1], "nobody else");
+}
+
+#[test]
+fn a_reader_that_takes_what_it_gets_is_never_hung_up_on() {
+    let mut rig = cold(4 << 20);
+    rig.keep_data = true;
+    let many: Vec<u32> = (0..40)
+        .map(|offset| rig.request_of(1, fetch(offset, 0).into(), &[]))
+        .collect();
+    let other = rig.request_of(2, fetch(50, 0).into(), &[]);
+    for _ in 0..60 {
+        rig.run_for(3_000_000_000);
+        rig.kept.clear();
+    }
+    assert!(rig.answered(other) && many.iter().all(|it| rig.answered(*it)));
+    assert!(rig.hung_up.is_empty());
+}
+
+#[test]
+fn reads_leave_most_of_the_device_to_writes() {
+    let mut rig = cold(8 << 20);
+    rig.hold_kinds = vec!["read", "write", "durable write"];
+    rig.produce(&plain(&[b"x"]));
+    rig.run();
+    for offset in 0..40 {
+        rig.fetch(offset, 0);
+    }
+    rig.run();
+    let reads = |rig: &Rig| -> usize {
+        let bytes = |(_, op): &(_, Op)| match op {
+            Op::Read { bytes, .. } => *bytes,
+            _ => 0,
+        };
+        rig.held.iter().map(bytes).sum()
+    };
+    let beside = reads(&rig);
+    let write = rig.held_of("durable write");
+    rig.finish_held(write, None);
+    rig.run_for(20_000_000);
+    let read = rig.held_of("read");
+    rig.finish_held(read, None);
+    rig.run();
+    let alone = reads(&rig);
+    assert!(
+        (1 << 20..=2 << 20).contains(&beside) && alone >= 2 * beside,
+        "{beside} beside writes, {alone} without"
+    );
+    rig.release();
+}
+
+#[test]
+fn cold_reads_take_nothing_from_the_tail_cache() {
+    let config = ShardConfig {
+        cache_bytes_max: 1 << 20,
+        ..shard_config()
+    };
+    let mut rig = Rig::without_partitions(config, 8 << 20);
+    rig.open(LOG);
+    for _ in 0..100 {
+        rig.append(&plain(&[&[3; 60_000]]));
+    }
+    rig.keep_data = true;
+    for offset in 0..40 {
+        rig.fetch(offset, 0);
+    }
+    rig.run();
+    let before = rig.shard.counters().cold_reads;
+    assert!(before >= 8, "{before}");
+    let tail = rig.fetch(95, 0);
+    rig.run();
+    assert!(rig.answered(tail));
+    assert_eq!(rig.shard.counters().cold_reads, before);
 }

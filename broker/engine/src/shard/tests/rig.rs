@@ -16,6 +16,7 @@ use ringway_wire::{
     TopicPartition,
 };
 
+use crate::buffer::Slice;
 use crate::device::{DeviceError, Done, FileId, Op, OpId, Outcome, SegmentName};
 use crate::log::{Checkpoint, CheckpointEntry};
 use crate::shard::{
@@ -53,6 +54,11 @@ pub(super) struct Rig {
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) replies: HashMap<u32, (Reply, Vec<u8>)>,
     pub(super) notes: Vec<Note>,
+    /// Connections that the shard wants to be ended.
+    pub(super) hung_up: Vec<u64>,
+    /// What was handed out is kept, as by connections that send nothing.
+    pub(super) keep_data: bool,
+    pub(super) kept: Vec<Slice>,
     /// What was carried out, but for preparations and the like.
     pub(super) ops: Vec<&'static str>,
     /// The files that were synced.
@@ -116,6 +122,9 @@ impl Rig {
             checkpoint: None,
             replies: HashMap::new(),
             notes: Vec::new(),
+            hung_up: Vec::new(),
+            keep_data: false,
+            kept: Vec::new(),
             ops: Vec::new(),
             synced: Vec::new(),
             held: Vec::new(),
@@ -236,11 +245,15 @@ impl Rig {
                 Effect::Device(id, op) => done.push(self.carry_out(id, op)),
                 Effect::Reply { token, reply, data } => {
                     let bytes = data.iter().flat_map(|part| part.to_vec()).collect();
+                    if self.keep_data {
+                        self.kept.extend(data);
+                    }
                     self.replies.insert(token.correlation.0, (reply, bytes));
                 }
                 Effect::Declare { file, log, name } => {
                     self.names.insert(file, (log, name));
                 }
+                Effect::HangUp { source } => self.hung_up.push(source),
                 Effect::Note(note) => self.notes.push(note),
             }
         }
