@@ -147,6 +147,17 @@ impl From<Answer> for Outcome {
     }
 }
 
+/// What a job came to, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Segments prepared.
+    pub prepared: u64,
+    /// Of them, those of a former life.
+    pub recycled: u64,
+    /// Bytes of zeros written.
+    pub zeroed_bytes: u64,
+}
+
 /// A job that is over.
 #[derive(Debug)]
 pub struct Finished {
@@ -154,6 +165,8 @@ pub struct Finished {
     pub op: OpId,
     /// What came of it.
     pub result: Result<Answer, DeviceError>,
+    /// What was done for it, also in vain.
+    pub tally: Tally,
 }
 
 #[derive(Debug)]
@@ -166,11 +179,12 @@ struct Order {
 }
 
 impl Order {
-    fn answer(self, result: Result<Answer, DeviceError>) {
+    fn answer(self, result: Result<Answer, DeviceError>, tally: Tally) {
         // A shard that has ended needs no answer.
         let _ = self.answers.send(Finished {
             op: self.op,
             result,
+            tally,
         });
         self.wake.ring();
     }
@@ -429,8 +443,9 @@ async fn work(first: Order, orders: &Receiver<Order>, queues: &Queues, worker: &
         unfinished.set(unfinished.get() + 1);
         let queue = queues.of(&order.job);
         let task = async move {
-            let result = guarded(worker.carry_out(&order.job)).await;
-            order.answer(result);
+            let tally = Cell::default();
+            let result = guarded(worker.carry_out(&order.job, &tally)).await;
+            order.answer(result, tally.get());
             unfinished.set(unfinished.get() - 1);
         };
         let task = glommio::spawn_local_into(task, queue);

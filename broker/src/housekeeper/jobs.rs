@@ -1,7 +1,7 @@
 //! How the housekeeper does each of its jobs. Every one ends durable, and one that fails leaves at
 //! most a temporary file, which the next start removes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -10,15 +10,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ringway_engine::device::{DeviceError, SegmentName};
+use ringway_engine::limits::{BLOCK_BYTES, block_floor};
 use ringway_wire::{Offset, Position, TopicPartition};
 
 use super::blocking;
-use super::pool::Pool;
-use super::{Answer, HousekeeperConfig, Job, zeros};
+use super::pool::{Place, Pool};
+use super::{Answer, HousekeeperConfig, Job, Tally, zeros};
 use crate::data_dir::{
     Layout, create_durably, replace_durably, segments, sync_directory, temporary,
 };
 use crate::device::device_error;
+
+/// Of a segment's bytes, one part in so many may be unwritten for it to be recycled.
+const UNWRITTEN_SHARE: u64 = 8;
 
 /// Does jobs, one task each.
 pub(super) struct Worker {
@@ -41,16 +45,23 @@ impl Worker {
         })
     }
 
-    pub(super) async fn carry_out(&self, job: &Job) -> Result<Answer, DeviceError> {
+    pub(super) async fn carry_out(
+        &self,
+        job: &Job,
+        tally: &Cell<Tally>,
+    ) -> Result<Answer, DeviceError> {
         match job {
-            Job::Prepare { log, bytes, filled } => self.prepare(*log, *bytes, *filled).await,
+            Job::Prepare { log, bytes, filled } => self.prepare(*log, *bytes, *filled, tally).await,
             Job::Fill {
                 log,
                 name,
                 next_name,
                 start,
                 end,
-            } => self.fill(*log, (*name, *next_name), *start, *end).await,
+            } => {
+                let names = (*name, *next_name);
+                self.fill(*log, names, (*start, *end), tally).await
+            }
             Job::Name { log, base } => self.name(*log, *base).await,
             Job::SaveSide { log, base, bytes } => {
                 let (path, bytes) = (self.layout.side(*log, *base), bytes.clone());
@@ -77,8 +88,8 @@ impl Worker {
                     .map(|()| Answer::Done)
                     .map_err(failed("writing", &path))
             }
-            Job::Remove { log, name } => self.remove(*log, *name).await,
-            Job::RemovePartition { log } => self.remove_partition(*log).await,
+            Job::Remove { log, name } => self.remove(*log, *name, tally).await,
+            Job::RemovePartition { log } => self.remove_partition(*log, tally).await,
         }
     }
 
@@ -87,6 +98,7 @@ impl Worker {
         log: TopicPartition,
         bytes: u64,
         filled: u64,
+        tally: &Cell<Tally>,
     ) -> Result<Answer, DeviceError> {
         let directory = self.layout.partition(log);
         let path = self.layout.segment(log, SegmentName::Next);
@@ -98,20 +110,37 @@ impl Worker {
             let target = path.clone();
             let result = blocking(move || move_durably(&recycled, &target)).await;
             result.map_err(failed("recycling a segment as", &path))?;
+            tally.update(|tally| Tally {
+                prepared: tally.prepared + 1,
+                recycled: tally.recycled + 1,
+                ..tally
+            });
             return Ok(Answer::Prepared { filled: bytes });
         }
-        match self.make(&path, bytes, filled).await {
+        let made = match self.make(&path, bytes, filled, tally).await {
             Err(DeviceError::Full) if self.empty_pool().await => {
-                self.make(&path, bytes, filled).await
+                self.make(&path, bytes, filled, tally).await
             }
             result => result,
-        }
+        };
+        tally.update(|tally| Tally {
+            prepared: tally.prepared + u64::from(made.is_ok()),
+            ..tally
+        });
+        made
     }
 
     /// Makes a segment under a temporary name; it gets its own when it is whole.
-    async fn make(&self, path: &Path, bytes: u64, filled: u64) -> Result<Answer, DeviceError> {
+    async fn make(
+        &self,
+        path: &Path,
+        bytes: u64,
+        filled: u64,
+        tally: &Cell<Tally>,
+    ) -> Result<Answer, DeviceError> {
         let unfinished = temporary(path);
-        let made = self.make_unfinished(&unfinished, bytes, filled).await;
+        let made = self.make_unfinished(&unfinished, bytes, filled, tally);
+        let made = made.await;
         let result = match made {
             Ok(filled) => {
                 let (from, to) = (unfinished.clone(), path.to_owned());
@@ -130,7 +159,13 @@ impl Worker {
         }
     }
 
-    async fn make_unfinished(&self, path: &Path, bytes: u64, filled: u64) -> io::Result<u64> {
+    async fn make_unfinished(
+        &self,
+        path: &Path,
+        bytes: u64,
+        filled: u64,
+        tally: &Cell<Tally>,
+    ) -> io::Result<u64> {
         let created = path.to_owned();
         let zeroed = blocking(move || create_allocated(&created, bytes)).await?;
         let filled = match zeroed {
@@ -139,7 +174,7 @@ impl Worker {
             false => filled.min(bytes),
         };
         if !zeroed {
-            zeros::write(path, 0, filled).await?;
+            zeros::write(path, 0, filled, tally).await?;
         }
         let synced = path.to_owned();
         blocking(move || File::open(&synced)?.sync_all()).await?;
@@ -150,15 +185,15 @@ impl Worker {
         &self,
         log: TopicPartition,
         (name, next_name): (SegmentName, Option<SegmentName>),
-        start: Position,
-        end: Position,
+        (start, end): (Position, Position),
+        tally: &Cell<Tally>,
     ) -> Result<Answer, DeviceError> {
         // A renaming under way moves the segment from its name to the next at any time.
         let names = [Some(name), next_name, Some(name), next_name];
         let mut path = PathBuf::new();
         for name in names.into_iter().flatten() {
             path = self.layout.segment(log, name);
-            match zeros::write(&path, start.0, end.0).await {
+            match zeros::write(&path, start.0, end.0, tally).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => {
                     return result
@@ -189,34 +224,43 @@ impl Worker {
             .map_err(failed("renaming next.log to", &path))
     }
 
-    async fn remove(&self, log: TopicPartition, name: SegmentName) -> Result<Answer, DeviceError> {
+    /// The side file goes first: without it a segment is still read, the other way round it would
+    /// stay for ever.
+    async fn remove(
+        &self,
+        log: TopicPartition,
+        name: SegmentName,
+        tally: &Cell<Tally>,
+    ) -> Result<Answer, DeviceError> {
         let path = self.layout.segment(log, name);
-        self.recycle_or_remove(&path)
+        if let SegmentName::Base(base) = name {
+            let side = self.layout.side(log, base);
+            let removed = blocking(move || ignore_missing(fs::remove_file(side)));
+            removed.await.map_err(failed("removing", &path))?;
+        }
+        self.recycle_or_remove(&path, tally)
             .await
             .map_err(failed("removing", &path))?;
-        let side = match name {
-            SegmentName::Base(base) => Some(self.layout.side(log, base)),
-            SegmentName::Next => None,
-        };
         let directory = self.layout.partition(log);
-        let result = blocking(move || {
-            side.map_or(Ok(()), |side| ignore_missing(fs::remove_file(side)))?;
-            sync_directory(&directory)
-        });
+        let result = blocking(move || sync_directory(&directory));
         result
             .await
             .map(|()| Answer::Done)
             .map_err(failed("removing", &path))
     }
 
-    async fn remove_partition(&self, log: TopicPartition) -> Result<Answer, DeviceError> {
+    async fn remove_partition(
+        &self,
+        log: TopicPartition,
+        tally: &Cell<Tally>,
+    ) -> Result<Answer, DeviceError> {
         let directory = self.layout.partition(log);
         let listed = self.layout.clone();
         // What can't be listed can still be removed.
         let found = blocking(move || segments(&listed, log).unwrap_or_default()).await;
         for file in found {
             let path = self.layout.segment(log, file.name);
-            self.recycle_or_remove(&path)
+            self.recycle_or_remove(&path, tally)
                 .await
                 .map_err(failed("removing", &path))?;
         }
@@ -227,24 +271,49 @@ impl Worker {
             .map_err(failed("removing", &directory))
     }
 
-    /// Moves a segment into the pool, or unlinks it where the pool has no room or the segment is
-    /// not written to its end: what was never written costs a metadata change at the first write.
-    async fn recycle_or_remove(&self, path: &Path) -> io::Result<()> {
+    /// Moves a segment into the pool, or unlinks it where the pool has no room for it.
+    async fn recycle_or_remove(&self, path: &Path, tally: &Cell<Tally>) -> io::Result<()> {
         let measured = path.to_owned();
-        let written = match blocking(move || written_bytes(&measured)).await {
+        let written = match blocking(move || Written::of(&measured)).await {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let place = written.and_then(|bytes| self.pool.borrow_mut().place(bytes));
-        let Some(place) = place else {
-            let path = path.to_owned();
-            return blocking(move || ignore_missing(fs::remove_file(&path))).await;
+        let place = match written.is_recyclable() {
+            true => self.place(written.bytes).await,
+            false => None,
         };
+        let Some(place) = place else {
+            return unlink(path).await;
+        };
+        // What was never written costs a metadata change at the first write.
+        let filled = zeros::write(path, written.end, written.bytes, tally).await;
         let (from, to) = (path.to_owned(), place.path.clone());
-        blocking(move || move_durably(&from, &to)).await?;
-        self.pool.borrow_mut().keep(place);
-        Ok(())
+        let moved = match filled {
+            Ok(()) => blocking(move || move_durably(&from, &to)).await,
+            Err(error) => Err(error),
+        };
+        match moved {
+            Ok(()) => {
+                self.pool.borrow_mut().keep(place);
+                Ok(())
+            }
+            Err(_) => {
+                self.pool.borrow_mut().give_up(&place);
+                unlink(path).await
+            }
+        }
+    }
+
+    /// A place in the pool for a segment of that size, if need be that of others that nobody has
+    /// asked for as lately.
+    async fn place(&self, bytes: u64) -> Option<Place> {
+        let (place, unwanted) = self.pool.borrow_mut().place(bytes);
+        for path in unwanted {
+            // One that stays takes space until the next start finds it.
+            let _ = unlink(&path).await;
+        }
+        place
     }
 
     /// Gives the pool's space back. False when there was none.
@@ -322,11 +391,33 @@ fn remove_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// A segment's length, if all of it is written.
-fn written_bytes(path: &Path) -> io::Result<Option<u64>> {
-    let file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    Ok((crate::sys::first_hole(file.as_fd())? == bytes).then_some(bytes))
+/// How much of a segment is written.
+struct Written {
+    /// Bytes of the file.
+    bytes: u64,
+    /// Where its first block without data or zeros begins; the file's end if there is none.
+    end: u64,
+}
+
+impl Written {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        let end = block_floor(crate::sys::first_hole(file.as_fd())?.min(bytes));
+        Ok(Self { bytes, end })
+    }
+
+    /// Whether it is worth while to fill the rest. What is left of a segment in use is less than
+    /// the batch that didn't fit, and filled once: its next life finds it written.
+    const fn is_recyclable(&self) -> bool {
+        let left = self.bytes - self.end;
+        self.bytes.is_multiple_of(BLOCK_BYTES as u64) && left <= self.bytes / UNWRITTEN_SHARE
+    }
+}
+
+async fn unlink(path: &Path) -> io::Result<()> {
+    let path = path.to_owned();
+    blocking(move || ignore_missing(fs::remove_file(&path))).await
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

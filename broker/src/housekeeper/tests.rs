@@ -10,7 +10,7 @@ use ringway_engine::device::{DeviceError, OpId, SegmentName};
 use ringway_engine::log::Slot;
 use ringway_wire::{Offset, PartitionIndex, Position, ShardId, TopicId, TopicPartition};
 
-use super::{Answer, Housekeeper, HousekeeperConfig, HousekeeperProxy, Job, PoolLimits};
+use super::{Answer, Housekeeper, HousekeeperConfig, HousekeeperProxy, Job, PoolLimits, Tally};
 use crate::data_dir::DataDir;
 use crate::testing::scratch;
 use crate::wake::Wake;
@@ -26,6 +26,7 @@ struct Rig {
     proxy: HousekeeperProxy,
     housekeeper: Housekeeper,
     ops: u64,
+    tally: Tally,
 }
 
 impl Rig {
@@ -38,6 +39,7 @@ impl Rig {
             proxy,
             housekeeper,
             ops: 0,
+            tally: Tally::default(),
         }
     }
 
@@ -51,6 +53,9 @@ impl Rig {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(finished) = self.proxy.take() {
+                self.tally.prepared += finished.tally.prepared;
+                self.tally.recycled += finished.tally.recycled;
+                self.tally.zeroed_bytes += finished.tally.zeroed_bytes;
                 return (finished.op, finished.result);
             }
             assert!(Instant::now() < end, "the housekeeper doesn't answer");
@@ -63,6 +68,11 @@ impl Rig {
         let (finished, result) = self.take();
         assert_eq!(finished, op);
         result
+    }
+
+    /// What the jobs came to since it was asked for last.
+    fn tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     fn prepare(&mut self, log: TopicPartition, bytes: u64) -> u64 {
@@ -190,6 +200,43 @@ fn large_segments_are_filled_as_far_as_asked_and_unwritten_ones_are_not_recycled
     // Reading it here, through the page cache, would make unwritten blocks look written.
     rig.run(Job::Remove { log: LOG, name }).unwrap();
     assert_eq!(rig.pool(), usize::from(filled == bytes));
+    rig.stop();
+}
+
+/// What a segment's last batch left free is filled once, and its next life finds all of it written.
+#[test]
+fn a_segment_is_recycled_although_its_end_was_never_written() {
+    let scratch = scratch("tail");
+    let config = HousekeeperConfig {
+        fill_whole_bytes_max: 0,
+        ..HousekeeperConfig::default()
+    };
+    let mut rig = Rig::new(scratch.path(), config);
+    let (bytes, left) = (64 * SEGMENT, 3 * SEGMENT);
+    let prepare = |filled| Job::Prepare {
+        log: LOG,
+        bytes,
+        filled,
+    };
+    let Answer::Prepared { filled } = rig.run(prepare(bytes - left)).unwrap() else {
+        panic!("a preparation says how much is filled");
+    };
+    // Where the device zeros by itself nothing is unwritten.
+    let written = filled == bytes;
+    let tally = rig.tally();
+    assert_eq!((tally.prepared, tally.recycled), (1, 0));
+    let name = SegmentName::Next;
+    rig.run(Job::Remove { log: LOG, name }).unwrap();
+    assert_eq!(rig.pool(), 1);
+    assert_eq!(rig.tally().zeroed_bytes, if written { 0 } else { left });
+    let again = rig.run(prepare(SEGMENT)).unwrap();
+    assert!(matches!(again, Answer::Prepared { filled } if filled == bytes));
+    let again = Tally {
+        prepared: 1,
+        recycled: 1,
+        zeroed_bytes: 0,
+    };
+    assert_eq!(rig.tally(), again);
     rig.stop();
 }
 

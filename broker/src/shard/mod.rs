@@ -188,6 +188,9 @@ impl Shard {
         }
         while let Some(finished) = self.housekeeper.take() {
             let done = finished.result.is_ok();
+            self.metrics.prepared_segments.add(finished.tally.prepared);
+            self.metrics.recycled_segments.add(finished.tally.recycled);
+            self.metrics.zeroed_bytes.add(finished.tally.zeroed_bytes);
             self.metrics.flight.record(Flown::JobDone {
                 id: finished.op.0,
                 at_ns: now.mono_ns,
