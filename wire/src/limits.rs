@@ -39,8 +39,9 @@ pub const FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + FRAME_HEAD_BYTES_MAX + FRAM
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Most partitions of one topic.
 pub const TOPIC_PARTITIONS_MAX: u32 = 100_000;
-/// Most topics named in one metadata request; asking for all has no such limit.
-pub const METADATA_TOPICS_MAX: usize = 10_000;
+/// Most topics named in one metadata request, so that answering one takes well below a millisecond;
+/// asking for all has no such limit.
+pub const METADATA_TOPICS_MAX: usize = 1_000;
 /// Most configuration keys in one request or reply.
 pub const CONFIG_ENTRIES_MAX: usize = 256;
 /// Longest string inside a request, in bytes; its length is stored in two bytes.

@@ -4,13 +4,14 @@ use crate::batch::Codec;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::Fault;
 use crate::ids::{LeaderEpoch, MetadataEpoch, NodeId, PartitionIndex, ShardId, TopicId};
-use crate::limits::METADATA_TOPICS_MAX;
+use crate::limits::{METADATA_TOPICS_MAX, TOPIC_NAME_BYTES_MAX};
 use crate::request::Head;
 
 /// Asks for some topics or all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataRequest {
-    /// The topics by name, at most [`METADATA_TOPICS_MAX`]; `None` asks for all.
+    /// The topics by name, at most [`METADATA_TOPICS_MAX`], each of at most
+    /// [`TOPIC_NAME_BYTES_MAX`] bytes; `None` asks for all.
     pub topics: Option<Vec<String>>,
 }
 
@@ -24,7 +25,16 @@ impl Head for MetadataRequest {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let some = reader.flag("topics")?;
-        let read = |reader: &mut Reader<'_>| reader.string("topic").map(str::to_owned);
+        let read = |reader: &mut Reader<'_>| {
+            let name = reader.string("topic")?;
+            match name.len() {
+                0..=TOPIC_NAME_BYTES_MAX => Ok(name.to_owned()),
+                length => Err(DecodeError::Illegal {
+                    field: "the length of a topic's name",
+                    value: length as u64,
+                }),
+            }
+        };
         Ok(Self {
             topics: some
                 .then(|| reader.list_up_to("topics", METADATA_TOPICS_MAX, 2, read))
