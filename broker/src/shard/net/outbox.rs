@@ -20,6 +20,8 @@ pub(super) struct Outbox {
     message: Option<Box<Message>>,
     /// Bytes of all pieces that are not sent, those with the kernel too.
     bytes: usize,
+    /// Bytes of the heads among them, counted until a head is sent whole.
+    head_bytes: usize,
 }
 
 impl Outbox {
@@ -28,12 +30,18 @@ impl Outbox {
             waiting: VecDeque::new(),
             message: Some(Box::new(Message::new())),
             bytes: 0,
+            head_bytes: 0,
         }
     }
 
     /// Bytes that wait or are being sent.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of replies that nobody else holds, other than those of batches.
+    pub(super) const fn head_bytes(&self) -> usize {
+        self.head_bytes
     }
 
     /// Whether the kernel has a message.
@@ -44,6 +52,7 @@ impl Outbox {
     /// Adds a frame: its header and head, and what follows them.
     pub(super) fn push(&mut self, head: Vec<u8>, data: Vec<Slice>) {
         self.bytes += head.len() + data.iter().map(|slice| slice.len()).sum::<usize>();
+        self.head_bytes += head.len();
         match self.waiting.back_mut() {
             Some(Piece::Head(last)) if last.len() + head.len() <= GATHERED_BYTES_MAX => {
                 last.extend_from_slice(&head);
@@ -74,8 +83,10 @@ impl Outbox {
 
     /// The kernel is done with the message and has sent so many bytes of it.
     pub(super) fn sent(&mut self, mut message: Box<Message>, bytes: usize) {
+        let before = heads(&message);
         message.sent(bytes);
         self.bytes -= bytes;
+        self.head_bytes -= before - heads(&message);
         self.message = Some(message);
     }
 
@@ -86,8 +97,16 @@ impl Outbox {
             message.pieces.clear();
             message.skip = 0;
             self.bytes = 0;
+            self.head_bytes = 0;
         }
     }
+}
+
+/// Bytes of the heads in a message.
+fn heads(message: &Message) -> usize {
+    let pieces = message.pieces.iter();
+    let heads = pieces.filter(|piece| matches!(piece, Piece::Head(_)));
+    heads.map(|piece| piece.bytes().len()).sum()
 }
 
 #[cfg(test)]
@@ -112,16 +131,17 @@ mod tests {
         outbox.push(b"ab".to_vec(), Vec::new());
         outbox.push(b"cd".to_vec(), vec![block.freeze(4)]);
         outbox.push(b"ef".to_vec(), Vec::new());
-        assert_eq!(outbox.bytes(), 10);
+        assert_eq!((outbox.bytes(), outbox.head_bytes()), (10, 6));
         let message = outbox.next_message().unwrap();
         assert_eq!(message.pieces.len(), 3);
         assert_eq!(bytes_of(&message), b"abcdDATAef");
         assert!(outbox.next_message().is_none(), "one message at a time");
         outbox.sent(message, 5);
+        assert_eq!((outbox.bytes(), outbox.head_bytes()), (5, 2));
         let message = outbox.next_message().unwrap();
         assert_eq!(bytes_of(&message), b"ATAef");
         outbox.sent(message, 5);
-        assert_eq!(outbox.bytes(), 0);
+        assert_eq!((outbox.bytes(), outbox.head_bytes()), (0, 0));
         assert!(outbox.next_message().is_none());
     }
 }
