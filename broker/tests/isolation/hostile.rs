@@ -4,11 +4,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ringway_client::{Client, NewTopic, PartitionIndex};
 use ringway_testing::{BrokerOptions, BrokerProcess, Scratch, metric, variable};
-use ringway_wire::TopicId;
 
 use crate::attack::{Attack, Plan};
+use crate::bulk::Bulk;
 use crate::figures::Phase;
 use crate::paced::Paced;
 use crate::resident::{Watch, resident};
@@ -20,8 +19,6 @@ const GROWTH_BYTES_MAX: u64 = 512 << 20;
 const EVERY: Duration = Duration::from_millis(2);
 /// Parts of the time with attackers, each between two without.
 const ROUNDS: u64 = 5;
-/// Bytes of each record that deaf clients fetch.
-const BULK_VALUE_BYTES: usize = 64 << 10;
 
 #[test]
 fn hostile_clients_cost_bounded_memory_and_no_record() {
@@ -33,8 +30,8 @@ fn hostile_clients_cost_bounded_memory_and_no_record() {
         .argument("33554432");
     let mut broker = options.start().unwrap();
     let bulk_bytes = variable("RINGWAY_HOSTILE_BULK_BYTES", 128 << 20);
-    let (topic, records) = fill(&broker.listen().to_string(), bulk_bytes);
-    let mut attack = Attack::prepare(&plan(&broker, topic, records));
+    let bulk = Bulk::fill(&broker.listen().to_string(), bulk_bytes);
+    let mut attack = Attack::prepare(&plan(&broker, &bulk));
     let paced = Paced::start(&broker.listen().to_string(), EVERY, 2);
 
     std::thread::sleep(Duration::from_millis(500));
@@ -73,14 +70,14 @@ fn hostile_clients_cost_bounded_memory_and_no_record() {
     assert_eq!(status.code(), Some(0), "{}", broker.log());
 }
 
-fn plan(broker: &BrokerProcess, topic: TopicId, records: u64) -> Plan {
+fn plan(broker: &BrokerProcess, bulk: &Bulk) -> Plan {
     let ports: Vec<SocketAddr> = std::iter::once(broker.listen())
         .chain(broker.shards().iter().copied())
         .collect();
     Plan {
         ports,
-        topic,
-        records,
+        topic: bulk.topic,
+        records: bulk.records,
         slow: variable("RINGWAY_HOSTILE_SLOW", 500) as usize,
         deaf: variable("RINGWAY_HOSTILE_DEAF", 50) as usize,
         floods: variable("RINGWAY_HOSTILE_FLOODS", 8) as usize,
@@ -102,26 +99,4 @@ fn settle(admin: SocketAddr) {
         assert!(waited < Duration::from_secs(60), "connections stay");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// A topic with so many bytes; it and its records.
-fn fill(address: &str, bytes: u64) -> (TopicId, u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let client = Client::connect(address).await.unwrap();
-        let topic = NewTopic::new("bulk").config("segment_bytes", "16777216");
-        let topic = client.admin().create_topic(topic).await.unwrap();
-        let producer = client.producer().build().await.unwrap();
-        let records = bytes / BULK_VALUE_BYTES as u64;
-        let value = vec![0x5a; BULK_VALUE_BYTES];
-        for _ in 0..records {
-            let sending = producer.send_to("bulk", PartitionIndex(0), &value);
-            drop(sending.await.unwrap());
-        }
-        producer.close().await.unwrap();
-        (topic, records)
-    })
 }

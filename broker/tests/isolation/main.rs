@@ -14,6 +14,8 @@
 //! ```
 
 mod attack;
+mod bulk;
+mod cold;
 mod figures;
 mod hostile;
 mod paced;

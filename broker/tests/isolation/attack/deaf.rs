@@ -2,6 +2,7 @@
 //! waits for what never comes.
 
 use ringway_wire::Offset;
+use ringway_wire::limits::METADATA_TOPICS_MAX;
 use ringway_wire::request::{FetchRequest, MetadataRequest};
 
 use super::Field;
@@ -21,7 +22,7 @@ fn questions(field: &Field, number: usize) -> Vec<u8> {
     };
     match number % 5 {
         0 => unknown_topics(1_000, 1, number as u64),
-        1 => unknown_topics(1, 10_000, number as u64),
+        1 => unknown_topics(8, METADATA_TOPICS_MAX, number as u64),
         2 => frame(MetadataRequest { topics: None }).repeat(1_000),
         // Spread over what is there, so that most of it isn't in memory.
         3 => (0..100)

@@ -2,13 +2,14 @@
 //! in long pipelines, and thousands in one request.
 
 use ringway_testing::Random;
+use ringway_wire::limits::METADATA_TOPICS_MAX;
 use ringway_wire::request::MetadataRequest;
 
 use super::Field;
 use super::connection::{Connection, Ended, Endless, frame, hello};
 
 const PIPELINE: usize = 4_096;
-const NAMES: usize = 10_000;
+const NAMES: usize = METADATA_TOPICS_MAX;
 
 /// Some requests for topics that nobody has made.
 pub(super) fn unknown_topics(requests: usize, names: usize, seed: u64) -> Vec<u8> {
@@ -31,7 +32,7 @@ pub(super) fn attack(field: &Field, _: u64) {
     let mut floods: Vec<Flood> = (0..field.plan.floods as u64)
         .map(|number| {
             let (requests, names) = match number % 4 {
-                0 => (1, NAMES),
+                0 => (8, NAMES),
                 1 => (64, 64),
                 _ => (PIPELINE, 1),
             };
