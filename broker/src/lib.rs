@@ -29,6 +29,7 @@ pub mod log_tools;
 
 pub mod cli;
 pub mod logging;
+pub mod supervisor;
 
 pub mod demo;
 

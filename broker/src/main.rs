@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ringway_broker::broker::{DumpHandle, StopHandle};
 use ringway_broker::cli::{self, Action, UsageError};
 use ringway_broker::log_tools::{self, LogToolError};
+use ringway_broker::supervisor::Supervisor;
 use ringway_broker::{Broker, Config, Ready, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -111,6 +112,7 @@ fn start(config: Config) -> ExitCode {
         let _ = broker.wait();
         return ExitCode::from(ENVIRONMENT);
     }
+    Supervisor::from_environment().ready();
     let ended = broker.wait();
     if let Some(path) = &ready_file {
         let _ = std::fs::remove_file(path);
@@ -203,6 +205,7 @@ impl Signals {
         match (&*broker, first) {
             (Some((stop, _)), true) => {
                 tracing::info!("stopping: finishing what was accepted");
+                Supervisor::from_environment().stopping();
                 stop.stop();
             }
             (None, true) => std::process::exit(0),

@@ -22,6 +22,8 @@ pub enum Need {
     MkfsXfs,
     /// Network and mount namespaces, by `unshare`.
     Namespaces,
+    /// `systemd-analyze`, from systemd.
+    SystemdAnalyze,
 }
 
 impl Need {
@@ -33,6 +35,7 @@ impl Need {
             Self::MkfsExt4 => find_tool("mkfs.ext4").is_some(),
             Self::MkfsXfs => find_tool("mkfs.xfs").is_some(),
             Self::Namespaces => may_unshare(),
+            Self::SystemdAnalyze => find_tool("systemd-analyze").is_some(),
         }
     }
 }
@@ -46,6 +49,7 @@ impl fmt::Display for Need {
             Self::MkfsExt4 => "mkfs.ext4",
             Self::MkfsXfs => "mkfs.xfs",
             Self::Namespaces => "network and mount namespaces (root, unshare)",
+            Self::SystemdAnalyze => "systemd-analyze",
         })
     }
 }
