@@ -51,6 +51,9 @@ pub const PROBE_PAUSE: Duration = Duration::from_secs(10);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest pause before a repeat.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Longest time that records wait for the metadata that a reply told of; what is known goes on
+/// being used after it.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 /// Shortest time between two refreshes of the metadata.
 pub const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 

@@ -299,6 +299,12 @@ impl Inner {
                     let view = self.shared.topic(topic).await?;
                     lock(&self.core).update_topic(topic, Some(&view), random());
                 }
+                Err(PushError::TopicBehind(epoch)) => {
+                    let view = self.shared.topic_since(topic, epoch).await;
+                    let mut core = lock(&self.core);
+                    core.update_topic(topic, view.as_ref(), random());
+                    core.make_do(topic);
+                }
                 Err(PushError::Never(error)) => return Err(error),
             }
         }

@@ -8,7 +8,7 @@ use ringway_wire::request::{MetadataReply, MetadataRequest, Reply, Request};
 use ringway_wire::{MetadataEpoch, PartitionIndex, TopicId, TopicPartition};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use crate::calls::{
     Call, GetMetadata, LeaderInquiry, Verdict, no_leader, unmentioned, usable, within_limits,
@@ -19,6 +19,7 @@ use crate::core::Token;
 use crate::core::inquiry::{Inquiry, Repeat, Step};
 use crate::core::metadata::{Metadata, TopicView};
 use crate::error::{ConnectError, ConnectionLost, RequestError};
+use crate::limits::CATCH_UP_MAX;
 use crate::machine::random;
 use crate::pool::Pool;
 
@@ -134,6 +135,24 @@ impl Shared {
         self.learn(reply);
         usable?;
         self.known_topic(name).ok_or_else(|| unmentioned(name))
+    }
+
+    /// A topic as it is since an epoch that a reply told of, for which the refresh is under way;
+    /// as it was if that takes too long.
+    pub(crate) async fn topic_since(&self, name: &str, epoch: MetadataEpoch) -> Option<TopicView> {
+        let mut changes = self.changes();
+        let newer = async {
+            while self
+                .known_topic(name)
+                .is_some_and(|view| view.epoch < epoch)
+            {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(CATCH_UP_MAX, newer).await;
+        self.known_topic(name)
     }
 
     /// Notes the epoch that a reply carried.

@@ -543,13 +543,19 @@ async fn new_partitions_are_used_and_read() -> Result {
     let mut consumer = client.consumer().build();
     consumer.assign("t", None, StartAt::End).await?;
     let _ = producer.send("t", b"x").await?.await?;
-    broker.add_partitions("t", 2);
-    loop {
-        let delivered = producer.send("t", b"x").await?.await?;
-        if delivered.partition == PartitionIndex(1) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let moved = (0..).map(|number| format!("key-{number}"));
+    let mut moved = moved.filter(|key| key_partition(key.as_bytes(), 2) == PartitionIndex(1));
+    for partitions in 2..6 {
+        broker.add_partitions("t", partitions);
+        // The first reply after it tells; from the next request on the new ones are used.
+        let _ = producer
+            .send_to("t", PartitionIndex(0), b"x")
+            .await?
+            .await?;
+        let key = moved.next().unwrap();
+        let record = Record::value("x").key(&key);
+        let partition = producer.send("t", record).await?.await?.partition;
+        assert_eq!(partition, key_partition(key.as_bytes(), partitions));
     }
     while consumer.next_batch().await?.partition() != PartitionIndex(1) {}
     Ok(())

@@ -438,6 +438,76 @@ fn partitions_that_are_added_are_used_and_read() -> Result {
 }
 
 #[test]
+fn new_partitions_are_used_from_the_request_after_the_reply_that_tells_of_them() -> Result {
+    let broker = FakeBroker::start();
+    broker.create_topic("t", 1);
+    let mut producer = connected(&broker)?.producer().build()?;
+    let moved = (0..).map(|number| format!("key-{number}"));
+    let mut moved = moved.filter(|key| key_partition(key.as_bytes(), 2) == PartitionIndex(1));
+    let delivery = producer.send("t", b"x")?;
+    let _ = producer.wait(&delivery)?;
+    for partitions in 2..6 {
+        broker.add_partitions("t", partitions);
+        let delivery = producer.send_to("t", ZERO, b"x")?;
+        let _ = producer.wait(&delivery)?;
+        let key = moved.next().unwrap();
+        let delivery = producer.send("t", Record::value("x").key(&key))?;
+        let partition = producer.wait(&delivery)?.partition;
+        assert_eq!(partition, key_partition(key.as_bytes(), partitions));
+    }
+    Ok(())
+}
+
+#[test]
+fn topics_are_administered_without_a_runtime() -> Result {
+    let broker = FakeBroker::start();
+    let client = connected(&broker)?;
+    let mut admin = client.admin();
+    let topic = NewTopic::new("t").partitions(2).config("codec", "none");
+    let id = admin.create_topic(topic.clone())?;
+    let again = admin.create_topic(topic).unwrap_err();
+    assert_eq!(again.code(), Some(ErrorCode::TopicExists));
+    let mut producer = client.producer().batch_records(1).build()?;
+    all_arrive(&broker, &mut producer, 10)?;
+
+    admin.add_partitions("t", 3)?;
+    let fewer = admin.add_partitions("t", 3).unwrap_err();
+    assert_eq!(fewer.code(), Some(ErrorCode::InvalidPartitions));
+    admin.alter_topic("t", &[("retention_ms".to_owned(), "5".to_owned())])?;
+    let described = admin.describe_topic("t")?;
+    assert_eq!((described.topic, described.partitions.len()), (id, 3));
+    assert!(
+        described
+            .config
+            .contains(&("retention_ms".to_owned(), "5".to_owned()))
+    );
+    assert_eq!(admin.list_topics()?.len(), 1);
+    assert_eq!(admin.brokers()?.len(), 1);
+
+    let start = admin.trim("t", ZERO, TrimBefore::Offset(Offset(4)))?;
+    assert_eq!(start, Offset(4));
+    let offsets = admin.offsets("t", ZERO, OffsetAt::Start)?;
+    assert_eq!(
+        (offsets.offset, offsets.high_watermark),
+        (Offset(4), Offset(10))
+    );
+    let beyond = admin.trim("t", ZERO, TrimBefore::Offset(Offset(11)));
+    assert_eq!(
+        beyond.unwrap_err().code(),
+        Some(ErrorCode::OffsetOutOfRange)
+    );
+    let nowhere = admin.trim("t", PartitionIndex(3), TrimBefore::Offset(Offset(0)));
+    assert!(matches!(
+        nowhere,
+        Err(RequestError::UnknownPartition { .. })
+    ));
+    admin.delete_topic("t")?;
+    let gone = admin.describe_topic("t").unwrap_err();
+    assert!(matches!(gone, RequestError::UnknownTopic { .. }));
+    Ok(())
+}
+
+#[test]
 fn a_producer_that_the_broker_forgot_gets_a_new_id() -> Result {
     let broker = FakeBroker::start();
     broker.create_topic("t", 1);

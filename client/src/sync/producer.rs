@@ -4,8 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use ringway_wire::PartitionIndex;
 use ringway_wire::request::Reply;
+use ringway_wire::{MetadataEpoch, PartitionIndex};
 
 use crate::builder::{ProducerBuilder, WhenFull};
 use crate::calls::GetIdentity;
@@ -13,7 +13,7 @@ use crate::core::delivery::{Delivered, Delivery};
 use crate::core::outbox::Submission;
 use crate::core::producer::{self as core, Action, Answer, PushError, Transmit};
 use crate::error::{BuildError, ProduceError};
-use crate::limits::LOOK_PAUSE;
+use crate::limits::{CATCH_UP_MAX, LOOK_PAUSE};
 use crate::machine::now_us;
 use crate::record::Record;
 use crate::sync::Client;
@@ -185,6 +185,7 @@ impl<T> Producer<T> {
                     let random = self.link.random();
                     self.core.update_topic(topic, Some(&view), random);
                 }
+                Err(PushError::TopicBehind(epoch)) => self.catch_up(topic, epoch),
                 Err(PushError::Full) if self.when_full == WhenFull::Error => {
                     return Err(ProduceError::BufferFull {
                         topic: topic.into(),
@@ -200,6 +201,20 @@ impl<T> Producer<T> {
                 }
                 Err(PushError::Never(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Turns until the metadata that a reply told of is known, or that takes too long.
+    fn catch_up(&mut self, topic: &str, epoch: MetadataEpoch) {
+        let until = Instant::now() + CATCH_UP_MAX;
+        loop {
+            let now = Instant::now();
+            let busy = self.turn(now);
+            let known = self.link.metadata().topic(topic);
+            if now >= until || known.is_none_or(|view| view.epoch >= epoch) {
+                return self.core.make_do(topic);
+            }
+            self.link.rest(busy);
         }
     }
 

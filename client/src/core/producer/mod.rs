@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use ringway_wire::batch::{BatchBytes, BatchFull, BatchLimits, Codec, RecordRef};
 use ringway_wire::limits::HEADERS_BYTES_MAX;
 use ringway_wire::request::{Acks, ProduceReply, ProduceRequest};
-use ringway_wire::{PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition};
+use ringway_wire::{
+    MetadataEpoch, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition,
+};
 
 use crate::core::Token;
 use crate::core::delivery::{Delivery, OnBatch};
@@ -113,6 +115,9 @@ pub(crate) enum Answer {
 pub(crate) enum PushError {
     /// The topic is not known here: [`Producer::update_topic`] first.
     TopicNotKnown,
+    /// A reply told of a newer epoch of the topic, in which the record may belong elsewhere:
+    /// [`Producer::update_topic`] first, or [`Producer::make_do`] if that can't be had.
+    TopicBehind(MetadataEpoch),
     /// The buffer is full.
     Full,
     /// It never will be.
@@ -143,12 +148,28 @@ struct Topic {
     /// The lane of each partition that was used.
     lanes: Vec<Option<u32>>,
     partitions: Partitions,
+    /// The epoch of what is known.
+    epoch: MetadataEpoch,
+    /// The newest epoch that a reply told of.
+    heard: MetadataEpoch,
+    /// Whether records wait for what is known to be as new as what was heard of.
+    behind: bool,
     /// For records without a key.
     sticky: Sticky,
     /// For round-robin.
     turn: u64,
     /// What its batches are compressed with.
     codec: Codec,
+}
+
+impl Topic {
+    /// A reply told of an epoch. Records wait for each newer one once.
+    fn hear_of(&mut self, epoch: MetadataEpoch) {
+        if epoch > self.heard {
+            self.heard = epoch;
+            self.behind = true;
+        }
+    }
 }
 
 /// How a record came to its partition.
@@ -234,6 +255,10 @@ impl Producer {
             .topics
             .get_key_value(topic)
             .ok_or(PushError::TopicNotKnown)?;
+        let place_is_known = partition.is_some_and(|given| known.partitions.is_active(given));
+        if known.behind && !place_is_known {
+            return Err(PushError::TopicBehind(known.heard));
+        }
         let name = Arc::clone(name);
         let (partition, chosen) = match self.firmly(&name, known, partition, record)? {
             Some(partition) => (partition, Chosen::Firmly),
@@ -432,6 +457,11 @@ impl Producer {
             .get_mut(token.slot as usize)
             .and_then(Option::as_mut);
         let Some(lane) = found else { return };
+        if let Answer::Reply(reply) = &answer
+            && let Some(topic) = self.topics.get_mut(&lane.name)
+        {
+            topic.hear_of(reply.topic_epoch);
+        }
         let (settings, ledger) = (&self.settings, &mut self.ledger);
         if lane.answer(token.number, answer, now, random, settings, ledger) {
             let name = Arc::clone(&lane.name);
@@ -478,9 +508,15 @@ impl Producer {
                 sticky: Sticky::new(random, &active),
                 turn: random >> 1,
                 partitions: active.clone(),
+                epoch: view.epoch,
+                heard: view.epoch,
+                behind: false,
                 codec,
             });
         topic.partitions = active;
+        topic.epoch = view.epoch;
+        topic.heard = topic.heard.max(view.epoch);
+        topic.behind &= topic.epoch < topic.heard;
         topic.codec = codec;
         for &lane in topic.lanes.iter().flatten() {
             if let Some(lane) = self.lanes[lane as usize].as_mut() {
@@ -496,6 +532,13 @@ impl Producer {
                 partitions: partitions as u32,
             };
             self.drop_lanes(vec![lane], &error);
+        }
+    }
+
+    /// Goes on with what is known of a topic although something newer was heard of.
+    pub(crate) fn make_do(&mut self, name: &str) {
+        if let Some(topic) = self.topics.get_mut(name) {
+            topic.behind = false;
         }
     }
 

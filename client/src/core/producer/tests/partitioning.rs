@@ -164,3 +164,57 @@ fn what_was_on_its_way_to_a_partition_that_is_retired_arrives() {
     bench.answer(0, at(7));
     assert_eq!(offset(&delivery), 7);
 }
+
+/// A good answer that tells of a topic's epoch.
+fn told(epoch: u64) -> Answer {
+    Answer::Reply(ProduceReply {
+        topic_epoch: MetadataEpoch(epoch),
+        ..ProduceReply::default()
+    })
+}
+
+fn newer(partitions: u32, epoch: u64) -> TopicView {
+    TopicView {
+        epoch: MetadataEpoch(epoch),
+        ..view(1, partitions)
+    }
+}
+
+#[test]
+fn after_a_reply_of_a_newer_epoch_records_wait_for_it_once() {
+    let mut bench = bench(Partitioning::RoundRobin, 2);
+    let push = |bench: &mut Bench, partition: Option<u32>| {
+        let partition = partition.map(PartitionIndex);
+        let pushed = bench.core.push("t", partition, &with_key(None), bench.now);
+        bench.poll();
+        pushed.map(drop)
+    };
+    let behind = |pushed, epoch| match pushed {
+        Err(PushError::TopicBehind(of)) => assert_eq!(of, MetadataEpoch(epoch)),
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..4 {
+        push(&mut bench, None).unwrap();
+    }
+    bench.answer(0, told(1));
+    push(&mut bench, None).expect("that is the one it knows");
+    bench.answer(0, told(5));
+    behind(push(&mut bench, None), 5);
+    behind(push(&mut bench, Some(3)), 5);
+    push(&mut bench, Some(1)).expect("its place is clear");
+    // What is known is newer, yet not new enough; then the newest is.
+    bench.core.update_topic("t", Some(&newer(3, 4)), 0);
+    behind(push(&mut bench, None), 5);
+    bench.core.update_topic("t", Some(&newer(4, 5)), 0);
+    push(&mut bench, None).unwrap();
+    push(&mut bench, Some(3)).unwrap();
+    // Where it can't be had, records wait once, not after every reply.
+    bench.answer(0, told(6));
+    behind(push(&mut bench, None), 6);
+    bench.core.make_do("t");
+    push(&mut bench, None).unwrap();
+    bench.answer(0, told(6));
+    push(&mut bench, None).unwrap();
+    bench.answer(0, told(7));
+    behind(push(&mut bench, None), 7);
+}
