@@ -25,6 +25,9 @@
 //! }
 //! ```
 //!
+//! Values are bytes, or of any type that rkyv archives: see [`Layout`] and
+//! [`ProducerBuilder::build_typed`].
+//!
 //! # Features
 //!
 //! | feature | default | |

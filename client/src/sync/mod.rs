@@ -1,5 +1,5 @@
 //! The synchronous face: for a thread that owns its producers and consumers and polls them itself,
-//! pinned to a core perhaps. No runtime, no thread, no lock; nothing waits in the kernel.
+//! pinned to a core perhaps. No runtime, no thread; its sockets never wait.
 //!
 //! ```no_run
 //! use ringway_client::sync::Client;
@@ -28,6 +28,9 @@
 //! Each producer and consumer has connections of its own, so that they share nothing: build it, or
 //! move it, where it is to be used. All decisions are those of the asynchronous face: the same
 //! core, the same settings, errors and guarantees.
+//!
+//! A broker that is named by a host name is looked up whenever a connection to it begins, and that
+//! does wait, for the resolver. Addresses are not looked up.
 //!
 //! Time stands still for a producer or consumer that isn't polled: it sends, receives and gives up
 //! nothing. Poll it at least some times a second, or brokers may take it for dead.
