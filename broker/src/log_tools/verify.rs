@@ -151,19 +151,18 @@ pub fn verify(options: &VerifyOptions, out: &mut impl Write) -> Result<Verified,
     findings.take(&mut place).map_err(LogToolError::Output)?;
     let mut topic: Option<TopicSum> = None;
     for log in partitions {
+        if let Some(before) = topic.take_if(|sum| sum.id != log.topic) {
+            findings.tell(&before.line())?;
+        }
         let summary = audit(&mut place, log, Offset(0)..Offset(u64::MAX), &mut findings)?;
         findings.take(&mut place).map_err(LogToolError::Output)?;
         findings.verified.totals.add(&summary);
         findings.verified.partitions.push((&summary).into());
-        let tell = |findings: &mut Findings<'_, _>, line: String| {
-            findings.line(&line).map_err(LogToolError::Output)
-        };
         if options.selection.topic.is_some() {
-            tell(&mut findings, summary_line(&summary))?;
-        } else if topic.as_ref().is_some_and(|sum| sum.id == log.topic) {
-            topic.iter_mut().for_each(|sum| sum.add(&summary));
-        } else if let Some(before) = topic.replace(TopicSum::new(&summary)) {
-            tell(&mut findings, before.line())?;
+            findings.tell(&summary_line(&summary))?;
+        } else {
+            let sum = topic.get_or_insert_with(|| TopicSum::new(&summary));
+            sum.add(&summary);
         }
     }
     let last = topic.map(|sum| sum.line());
@@ -254,14 +253,12 @@ struct TopicSum {
 
 impl TopicSum {
     fn new(first: &Summary) -> Self {
-        let mut sum = Self {
+        Self {
             id: first.log.topic,
             name: first.topic.clone(),
             damaged: 0,
             totals: Totals::default(),
-        };
-        sum.add(first);
-        sum
+        }
     }
 
     fn add(&mut self, summary: &Summary) {
@@ -299,6 +296,10 @@ impl<W: Write> Findings<'_, W> {
             self.note(finding)?;
         }
         Ok(())
+    }
+
+    fn tell(&mut self, line: &str) -> Result<(), LogToolError> {
+        self.line(line).map_err(LogToolError::Output)
     }
 
     fn line(&mut self, line: &str) -> io::Result<()> {
