@@ -11,6 +11,7 @@ pub mod flight;
 pub mod metrics;
 pub mod shard_proxy;
 
+mod figures;
 mod sys;
 
 pub mod data_dir;

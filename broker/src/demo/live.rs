@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::figures::{bytes, count, time_us};
 use super::latency::Percentiles;
+use crate::figures::{bytes, count, time_us};
 
 /// How the run stands.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,7 +7,6 @@
 mod clock;
 mod cpu;
 mod disk;
-mod figures;
 mod interrupt;
 mod latency;
 mod place;

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::cpu::Cores;
 use super::disk::Disk;
-use super::figures::{bytes, count, time_us};
 use super::latency::Percentiles;
 use super::ledger::{Sent, StagePercentiles};
 use super::problem::Problem;
 use super::sample::Source;
 use super::session::{Outcome, Plan, TOPIC};
 use crate::broker::Ready;
+use crate::figures::{bytes, count, time_us};
 
 /// How the demo ended.
 #[derive(Clone, Debug, Serialize)]

@@ -10,6 +10,7 @@ use super::audit::{Seen, Segment, Summary, Watcher, audit};
 use super::finding::Finding;
 use super::place::{LogToolError, Place, Selection};
 use super::waiting;
+use crate::figures;
 
 /// What is to be verified, and how that is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -198,7 +199,7 @@ fn finish(
         counted(totals.partitions, "partition"),
         counted(totals.batches, "batch"),
         counted(totals.records, "record"),
-        counted(totals.bytes, "byte"),
+        figures::bytes(totals.bytes as f64),
     )?;
     if totals.unopened_batches > 0 {
         writeln!(
@@ -215,8 +216,8 @@ fn finish(
 fn counted(count: u64, noun: &str) -> String {
     match (count, noun) {
         (1, _) => format!("1 {noun}"),
-        (_, "batch") => format!("{count} batches"),
-        _ => format!("{count} {noun}s"),
+        (_, "batch") => format!("{} batches", figures::count(count)),
+        _ => format!("{} {noun}s", figures::count(count)),
     }
 }
 
@@ -234,7 +235,7 @@ fn summary_line(summary: &Summary) -> String {
         summary.log_end,
         counted(summary.segments, "segment"),
         counted(summary.batches, "batch"),
-        counted(summary.bytes, "byte"),
+        figures::bytes(summary.bytes as f64),
         damaged(summary.damaged),
     )
 }
@@ -274,7 +275,7 @@ impl TopicSum {
             counted(totals.partitions, "partition"),
             counted(totals.segments, "segment"),
             counted(totals.records, "record"),
-            counted(totals.bytes, "byte"),
+            figures::bytes(totals.bytes as f64),
             damaged(self.damaged),
         )
     }

@@ -1,7 +1,7 @@
 //! Figures as people read them.
 
 /// A count with thousands apart: `1,234,567`.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.char_indices() {
@@ -14,12 +14,12 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// Bytes in decimal units with three digits: `5.21 MB`.
-pub(super) fn bytes(number: f64) -> String {
+pub(crate) fn bytes(number: f64) -> String {
     scaled(number, 1e3, &["B", "kB", "MB", "GB", "TB"])
 }
 
 /// A time given in microseconds: `87.2 µs`, `1.42 ms`, `2.10 s`.
-pub(super) fn time_us(us: f64) -> String {
+pub(crate) fn time_us(us: f64) -> String {
     scaled(us, 1e3, &["µs", "ms", "s"])
 }
 
