@@ -112,7 +112,8 @@ pub use rkyv;
 
 pub use ringway_wire::batch::{Codec, Header, Headers, RecordView};
 pub use ringway_wire::request::{
-    Acks, BrokerMetadata, OffsetAt, PartitionMetadata, PartitionState, StageTimes, TrimBefore,
+    Acks, BrokerMetadata, Durability, OffsetAt, PartitionMetadata, PartitionState, StageTimes,
+    TrimBefore,
 };
 pub use ringway_wire::{
     ErrorCode, Fault, LeaderEpoch, MetadataEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId,

@@ -421,7 +421,7 @@ async fn records_that_nobody_takes_time_out_and_say_why() -> Result {
     let client = connected(&broker).await?;
     let producer = client
         .producer()
-        .delivery_timeout(Duration::from_millis(80))
+        .delivery_timeout(Duration::from_millis(500))
         .build()
         .await?;
     let full = Fate::refuse(ErrorCode::StorageFull);
@@ -429,7 +429,7 @@ async fn records_that_nobody_takes_time_out_and_say_why() -> Result {
     let error = producer.send("t", b"x").await?.await.unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("not acknowledged within 80ms: storage_full"),
+        text.contains("not acknowledged within 500ms: storage_full"),
         "{text}"
     );
     script(&broker, RequestKind::Produce, []);

@@ -34,6 +34,8 @@ pub(crate) struct Tally {
     records: u64,
     bytes: u64,
     delivered: u64,
+    /// Those of them that are in a broker's memory and not yet on stable storage.
+    from_memory: u64,
     spans: BTreeMap<u32, Span>,
     failed: BTreeMap<String, Failed>,
     /// The name of the error that came first.
@@ -49,6 +51,7 @@ impl Tally {
             records: 0,
             bytes: 0,
             delivered: 0,
+            from_memory: 0,
             spans: BTreeMap::new(),
             failed: BTreeMap::new(),
             first_failed: None,
@@ -82,6 +85,11 @@ impl Tally {
         span.records += records;
         span.first_offset = span.first_offset.min(first);
         span.last_offset = span.last_offset.max(last);
+    }
+
+    /// Of the records acknowledged, so many were in the broker's memory only.
+    pub(crate) fn from_memory(&mut self, records: u64) {
+        self.from_memory += records;
     }
 
     /// Where the time of a batch went.
@@ -178,6 +186,14 @@ impl Tally {
                 plural(more, "partition", "partitions")
             );
         }
+        if self.from_memory > 0 {
+            let _ = write!(
+                out,
+                "\n{} acknowledged from memory: a crash of the broker right now may take the last \
+                 of them back",
+                count(self.from_memory),
+            );
+        }
         if let Some(trace) = &self.trace {
             let batches = trace.batches();
             let word = plural(batches, "batch", "batches");
@@ -218,6 +234,7 @@ impl Tally {
             "records_per_second": rate(self.records, time),
             "bytes_per_second": rate(self.bytes, time),
             "acknowledged": self.delivered,
+            "from_memory": self.from_memory,
             "failed": self.failed_records(),
             "errors": errors,
             "partitions": partitions,
@@ -262,6 +279,17 @@ mod tests {
             "10 records (1.00 kB) to orders in 2.00 s: 5 records/s, 500 B/s\n  \
              partition 0: 1 record, offsets 7 to 7\n  partition 1: 5 records, offsets 40 to 51"
         );
+    }
+
+    #[test]
+    fn what_is_in_memory_only_is_told() {
+        let mut tally = tally();
+        assert_eq!(tally.to_json(Duration::ZERO, false)["from_memory"], 0);
+        assert!(!tally.render(Duration::ZERO).contains("memory"));
+        tally.from_memory(5);
+        assert_eq!(tally.to_json(Duration::ZERO, false)["from_memory"], 5);
+        let text = tally.render(Duration::ZERO);
+        assert!(text.contains("\n5 acknowledged from memory"), "{text}");
     }
 
     #[test]

@@ -451,7 +451,8 @@ fn a_topics_keys_are_acted_on() {
     // The time that is shown is the topic's matter, also of records that are there.
     let text = "many times the same ".repeat(200) + "\n";
     let line = "produce t --timestamp 1000 --profile latency";
-    ringway.feed(line, text.as_bytes()).done();
+    let summary = ringway.feed(line, text.as_bytes()).done();
+    assert!(summary.err.contains("from memory"), "{}", summary.err);
     let times = |profile: &str| {
         let line = format!("consume t --until-end --profile {profile} --format %t");
         let text = ringway.run(&line).done().text().to_owned();

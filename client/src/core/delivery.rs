@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use ringway_wire::request::StageTimes;
+use ringway_wire::request::{Durability, StageTimes};
 use ringway_wire::{Offset, PartitionIndex, TopicPartition};
 
 use crate::error::ProduceError;
@@ -23,6 +23,9 @@ pub struct Delivered {
     pub offset: Option<Offset>,
     /// When the leader appended it, in microseconds since 1970; 0 with acks none.
     pub append_time_us: i64,
+    /// Where the record is now: on stable storage, or, in a topic with durability `memory`, in the
+    /// broker's memory, from which a crash may take it back. `None` with acks none.
+    pub durability: Option<Durability>,
     /// Where the broker spent the time, if the producer asked with `trace`.
     pub stages: Option<StageTimes>,
 }
@@ -218,6 +221,7 @@ mod tests {
             partition: PartitionIndex(0),
             offset: Some(Offset(10)),
             append_time_us: 1,
+            durability: Some(Durability::Fsync),
             stages: None,
         };
         outcome.resolve(3, Ok(first));

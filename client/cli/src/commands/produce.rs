@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringway_client::{
-    BatchReport, Client, ErrorCode, NewTopic, PartitionIndex, ProduceError, Producer, Record,
-    RequestError,
+    BatchReport, Client, Durability, ErrorCode, NewTopic, PartitionIndex, ProduceError, Producer,
+    Record, RequestError,
 };
 use tokio::sync::Notify;
 
@@ -159,6 +159,9 @@ impl Outcome {
                 let base_offset = delivered.offset.map(|offset| offset.0);
                 let mut tally = self.tally();
                 tally.delivered(report.partition.0, base_offset, records);
+                if delivered.durability == Some(Durability::Memory) {
+                    tally.from_memory(records);
+                }
                 if let Some(times) = &delivered.stages {
                     tally.timed(times);
                 }

@@ -338,6 +338,7 @@ impl Lane {
                         partition: self.topic_partition.partition,
                         offset: Some(reply.base_offset),
                         append_time_us: reply.append_time_us,
+                        durability: Some(reply.durability),
                         stages: reply.stages,
                     };
                     self.delivered(place, Some(delivered), ledger)
@@ -361,6 +362,7 @@ impl Lane {
             partition: self.topic_partition.partition,
             offset: None,
             append_time_us: 0,
+            durability: None,
             stages: None,
         })));
         ledger.free(flight.charged);
