@@ -523,6 +523,35 @@ fn a_producer_that_the_broker_forgot_gets_a_new_id() -> Result {
     Ok(())
 }
 
+/// A thread may have other things to do for longer than any time-out.
+#[test]
+fn what_came_while_nobody_polled_came_in_time() -> Result {
+    let broker = FakeBroker::start();
+    broker.create_topic("t", 1);
+    let client = Client::with_config(ClientConfig {
+        request_timeout: Duration::from_millis(500),
+        ..ClientConfig::new(&broker.address())
+    })?;
+    let mut producer = client
+        .producer()
+        .delivery_timeout(Duration::from_millis(500))
+        .build()?;
+    let first = producer.send("t", &0_u32.to_le_bytes())?;
+    producer.wait(&first)?;
+    let delivery = producer.send("t", &1_u32.to_le_bytes())?;
+    let mut consumer = client.consumer().fetch_wait(Duration::ZERO).build();
+    consumer.assign("t", None, StartAt::Start)?;
+    read_all(&mut consumer, 0, 2)?;
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert_eq!(producer.wait(&delivery)?.offset, Some(Offset(1)));
+    let connections = broker.connections();
+    let third = producer.send("t", &2_u32.to_le_bytes())?;
+    producer.wait(&third)?;
+    read_all(&mut consumer, 2, 1)?;
+    assert_eq!(broker.connections(), connections, "nobody was given up");
+    Ok(())
+}
+
 #[test]
 fn what_is_not_answered_is_given_up_in_time_and_a_drop_gives_up_at_once() -> Result {
     let broker = FakeBroker::start();

@@ -1,6 +1,6 @@
 //! A connection of the synchronous face: a socket that never waits, looked at when asked to.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,6 +62,16 @@ impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         error.to_string().into()
     }
+}
+
+/// What a turn's reading has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Nothing,
+    /// All that had come.
+    All,
+    /// As much as one turn takes; there may be more.
+    More,
 }
 
 #[derive(Debug)]
@@ -157,10 +167,12 @@ impl Connection {
         self.flush(events)?;
         let wrote = before != self.outbox.is_written();
         let read = self.read(events)?;
-        if self.outbox.armed.is_some_and(|at| at <= now) && self.outbox.overdue(now) {
+        // An answer that has come is none that is overdue, however late it is looked for.
+        let late = read != Read::More && self.outbox.armed.is_some_and(|at| at <= now);
+        if late && self.outbox.overdue(now) {
             return Err("the broker didn't answer in time".to_owned().into());
         }
-        Ok(wrote || read)
+        Ok(wrote || read != Read::Nothing)
     }
 
     /// Goes on connecting; whether the connection is established now.
@@ -210,23 +222,23 @@ impl Connection {
         result
     }
 
-    /// Reads what has come, up to a bound; whether there was something.
-    fn read(&mut self, events: &mut Vec<Event>) -> Result<bool, Stop> {
-        let mut some = false;
+    /// Reads what has come, up to a bound.
+    fn read(&mut self, events: &mut Vec<Event>) -> Result<Read, Stop> {
+        let mut found = Read::Nothing;
         for _ in 0..TURN_READS_MAX {
             let Stage::Open(stream) = &mut self.stage else {
-                return Ok(some);
+                return Ok(found);
             };
             let space = inbox::space(&mut self.decoder);
             let offered = space.len();
             let bytes = match stream.read(space) {
                 Ok(0) => return Err("the broker closed the connection".to_owned().into()),
                 Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(found),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
-            some = true;
+            found = Read::All;
             self.decoder.filled(bytes);
             while let Some(frame) = self
                 .decoder
@@ -236,10 +248,10 @@ impl Connection {
                 take(&mut self.outbox, &self.name, &frame, events)?;
             }
             if bytes < offered {
-                break;
+                return Ok(found);
             }
         }
-        Ok(some)
+        Ok(Read::More)
     }
 
     /// Ends the connection: everybody who waits hears of it.

@@ -224,8 +224,7 @@ impl<T> Consumer<T> {
 
     fn turn(&mut self, now: Instant) -> bool {
         self.looked_at = now;
-        let mut busy = self.pump(now);
-        busy |= self.link.turn(now);
+        let mut busy = self.link.turn(now);
         while let Some((token, outcome)) = self.link.next_event() {
             busy = true;
             let answer = match outcome {

@@ -85,8 +85,8 @@ pub struct Producer<T = Bytes> {
 impl Producer {
     /// Sends a record to the partition that its key decides, or, without a key, to each in turn,
     /// batch by batch. Waits only while the buffer is full or for the metadata of a topic that is
-    /// new to the producer. It looks at the sockets when it begins or fills a batch and when they
-    /// weren't looked at for 50 µs; else it only copies the record.
+    /// new to the producer. It sends what is due when it begins or fills a batch, and looks at
+    /// the sockets when that wasn't done for 50 µs; else it only copies the record.
     ///
     /// Records for a partition are appended in the order in which they are sent.
     ///
@@ -175,8 +175,10 @@ impl<T> Producer<T> {
             let now = Instant::now();
             match self.core.push(topic, partition, &record, now) {
                 Ok(taken) => {
-                    if taken.urgent || now >= self.looked_at + LOOK_PAUSE {
+                    if now >= self.looked_at + LOOK_PAUSE {
                         self.turn(now);
+                    } else if taken.urgent {
+                        self.pump(now);
                     }
                     return Ok(taken.delivery);
                 }
@@ -268,8 +270,8 @@ impl<T> Producer<T> {
 
     fn turn(&mut self, now: Instant) -> bool {
         self.looked_at = now;
-        let mut busy = self.pump(now);
-        busy |= self.link.turn(now);
+        // First what has come: an answer is none that is late, however late it is looked for.
+        let mut busy = self.link.turn(now);
         while let Some((token, outcome)) = self.link.next_event() {
             busy = true;
             let answer = match outcome {
