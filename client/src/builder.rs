@@ -24,7 +24,7 @@ pub enum WhenFull {
     /// Waits for acknowledgements to make room.
     #[default]
     Block,
-    /// Fails with [`ProduceError::BufferFull`].
+    /// Fails with [`ProduceError::BufferFull`](crate::ProduceError::BufferFull).
     Error,
 }
 
@@ -161,8 +161,8 @@ impl<C> ProducerBuilder<C> {
 
     /// Has `told` called for every batch when it is acknowledged or given up, before its deliveries
     /// resolve and before a flush that waits for it returns: for those who count instead of keeping
-    /// each record's [`Delivery`]. Records that `send` refuses are in no batch. `told`
-    /// runs where the client does its work and must be quick; it may not call the producer.
+    /// each record's [`Delivery`](crate::Delivery). Records that `send` refuses are in no batch.
+    /// `told` runs where the client does its work and must be quick; it may not call the producer.
     pub fn on_batch(mut self, told: impl Fn(&BatchReport<'_>) + Send + Sync + 'static) -> Self {
         self.on_batch = Some(OnBatch::new(told));
         self

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::ConnectError;
 use crate::limits::{CONNECT_TIMEOUT_DEFAULT, REQUEST_TIMEOUT_DEFAULT};
 
-/// Settings of a [`Client`](crate::Client); the defaults are right for most.
+/// Settings of a client; the defaults are right for most.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// Brokers to begin with, each "host:port"; one that answers is enough.
@@ -15,7 +15,7 @@ pub struct ClientConfig {
     /// The client's name in the broker's logs; at most 255 bytes are kept.
     pub client_name: String,
     /// After so long without an answer a connection is taken for dead, and calls of
-    /// [`Admin`](crate::Admin) fail. 30 s by default; a consumer's wait comes on top.
+    /// `Admin` fail. 30 s by default; a consumer's wait comes on top.
     pub request_timeout: Duration,
     /// Time to connect to a broker. 3 s by default; a shard's own port gets 250 ms.
     pub connect_timeout: Duration,

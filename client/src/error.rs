@@ -280,7 +280,7 @@ impl ProduceError {
 }
 
 /// Why a consumer has no batch to give. A partition with an error stands still until
-/// [`Consumer::seek`](crate::Consumer::seek); the others go on.
+/// the consumer's `seek`; the others go on.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConsumeError {
     /// No partition is assigned.
