@@ -24,6 +24,8 @@ pub enum Need {
     Namespaces,
     /// `systemd-analyze`, from systemd.
     SystemdAnalyze,
+    /// `python3`, from Python 3.9 on.
+    Python3,
 }
 
 impl Need {
@@ -36,6 +38,7 @@ impl Need {
             Self::MkfsXfs => find_tool("mkfs.xfs").is_some(),
             Self::Namespaces => may_unshare(),
             Self::SystemdAnalyze => find_tool("systemd-analyze").is_some(),
+            Self::Python3 => find_tool("python3").is_some(),
         }
     }
 }
@@ -50,6 +53,7 @@ impl fmt::Display for Need {
             Self::MkfsXfs => "mkfs.xfs",
             Self::Namespaces => "network and mount namespaces (root, unshare)",
             Self::SystemdAnalyze => "systemd-analyze",
+            Self::Python3 => "python3",
         })
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses the parts that it needs")]
 
+pub(crate) mod broker;
+
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -82,17 +84,21 @@ impl Ringway {
 
     /// Runs a command with input.
     pub(crate) fn feed(&self, line: &str, input: &[u8]) -> Run {
-        let mut child = self.start(line);
-        let mut stdin = child.stdin.take().expect("it is piped");
-        let input = input.to_vec();
-        let feeding = thread::spawn(move || {
-            // A command that ends early doesn't read everything.
-            let _ = stdin.write_all(&input);
-        });
-        let run = finish(child);
-        feeding.join().expect("writing doesn't panic");
-        run
+        feed(self.start(line), input)
     }
+}
+
+/// Gives a command its input and waits for its end.
+pub(crate) fn feed(mut child: Child, input: &[u8]) -> Run {
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let input = input.to_vec();
+    let feeding = thread::spawn(move || {
+        // A command that ends early doesn't read everything.
+        let _ = stdin.write_all(&input);
+    });
+    let run = finish(child);
+    feeding.join().expect("writing doesn't panic");
+    run
 }
 
 /// Waits for the end of a command and takes the rest of its output. One that hangs is killed, so
