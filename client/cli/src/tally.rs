@@ -88,7 +88,7 @@ impl Tally {
     }
 
     /// Of the records acknowledged, so many were in the broker's memory only.
-    pub(crate) fn from_memory(&mut self, records: u64) {
+    pub(crate) fn in_memory(&mut self, records: u64) {
         self.from_memory += records;
     }
 
@@ -286,7 +286,7 @@ mod tests {
         let mut tally = tally();
         assert_eq!(tally.to_json(Duration::ZERO, false)["from_memory"], 0);
         assert!(!tally.render(Duration::ZERO).contains("memory"));
-        tally.from_memory(5);
+        tally.in_memory(5);
         assert_eq!(tally.to_json(Duration::ZERO, false)["from_memory"], 5);
         let text = tally.render(Duration::ZERO);
         assert!(text.contains("\n5 acknowledged from memory"), "{text}");

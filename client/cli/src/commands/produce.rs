@@ -160,7 +160,7 @@ impl Outcome {
                 let mut tally = self.tally();
                 tally.delivered(report.partition.0, base_offset, records);
                 if delivered.durability == Some(Durability::Memory) {
-                    tally.from_memory(records);
+                    tally.in_memory(records);
                 }
                 if let Some(times) = &delivered.stages {
                     tally.timed(times);
