@@ -230,6 +230,7 @@ mod tests {
             partition: PartitionIndex(1),
             offset: Some(Offset(offset)),
             append_time_us: 0,
+            durability: None,
             stages: Some(StageTimes {
                 queued_ns: 3_000_000,
                 ..StageTimes::default()

@@ -539,7 +539,10 @@ impl Network {
     pub(crate) fn hang_up(&mut self, source: u64, requests: &mut impl Requests) {
         let id = ConnectionId::from_source(source);
         if id.shard == self.shard && self.connection(id).is_some() {
-            tracing::debug!(connection = source, "closing a connection that doesn't read");
+            tracing::debug!(
+                connection = source,
+                "closing a connection that doesn't read"
+            );
             self.metrics.connections_faulted.add(1);
             self.close(id, requests);
         }
