@@ -110,7 +110,7 @@ pub use typed::{
 /// The crate that archives typed values: a type's derives have to come from this version.
 pub use rkyv;
 
-pub use ringway_wire::batch::{Codec, Header, Headers, RecordView};
+pub use ringway_wire::batch::{Codec, Header, Headers, RecordView, encode_headers};
 pub use ringway_wire::request::{
     Acks, BrokerMetadata, Durability, OffsetAt, PartitionMetadata, PartitionState, StageTimes,
     TrimBefore,

@@ -1,7 +1,9 @@
 //! A record as a program gives it to a producer. It borrows its parts: they are copied once, into
 //! the batch.
 
-use ringway_wire::batch::RecordRef;
+use std::borrow::Cow;
+
+use ringway_wire::batch::{Headers, RecordRef};
 
 /// A record to send. Built from its value:
 ///
@@ -15,7 +17,7 @@ pub struct Record<'a> {
     value: Option<&'a [u8]>,
     tag: Option<&'a [u8]>,
     timestamp_us: Option<i64>,
-    headers: Vec<u8>,
+    headers: Cow<'a, [u8]>,
     headers_fit: bool,
 }
 
@@ -37,7 +39,7 @@ impl<'a> Record<'a> {
             value: None,
             tag: None,
             timestamp_us: None,
-            headers: Vec::new(),
+            headers: Cow::Borrowed(&[]),
             headers_fit: true,
         }
     }
@@ -70,13 +72,29 @@ impl<'a> Record<'a> {
         let value = value.as_ref();
         let (name_bytes, value_bytes) = (u16::try_from(name.len()), u16::try_from(value.len()));
         if let (Ok(name_bytes), Ok(value_bytes)) = (name_bytes, value_bytes) {
-            self.headers.extend_from_slice(&name_bytes.to_le_bytes());
-            self.headers.extend_from_slice(&value_bytes.to_le_bytes());
-            self.headers.extend_from_slice(name.as_bytes());
-            self.headers.extend_from_slice(value);
+            let headers = self.headers.to_mut();
+            headers.extend_from_slice(&name_bytes.to_le_bytes());
+            headers.extend_from_slice(&value_bytes.to_le_bytes());
+            headers.extend_from_slice(name.as_bytes());
+            headers.extend_from_slice(value);
         } else {
             self.headers_fit = false;
         }
+        self
+    }
+
+    /// Sets all headers at once, in place of those added before: those of a record that was read,
+    /// or some that [`encode_headers`](crate::encode_headers) has encoded for many records. Nothing
+    /// is allocated for them.
+    ///
+    /// # Panics
+    /// When they were made of bytes that [`Headers::valid`] doesn't accept.
+    #[must_use]
+    pub fn headers(mut self, headers: Headers<'a>) -> Self {
+        let encoded = headers.encoded();
+        assert!(Headers::valid(encoded), "the headers are not whole");
+        self.headers = Cow::Borrowed(encoded);
+        self.headers_fit = true;
         self
     }
 
@@ -125,8 +143,6 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Record<'a> {
 
 #[cfg(test)]
 mod tests {
-    use ringway_wire::batch::Headers;
-
     use super::*;
 
     #[test]
@@ -153,6 +169,27 @@ mod tests {
             3
         );
         assert_eq!(Record::null().as_ref(|| 0).unwrap().value, None);
+    }
+
+    #[test]
+    fn headers_are_passed_on_as_they_are_and_can_be_added_to() {
+        let encoded = Record::null().header("a", b"1").header("b", b"2");
+        let taken = encoded.as_ref(|| 0).unwrap();
+        let passed = Record::value("v")
+            .header("gone", b"")
+            .headers(Headers::new(taken.headers));
+        assert_eq!(passed.as_ref(|| 0).unwrap().headers, taken.headers);
+        let more = passed.header("c", b"3");
+        let names: Vec<_> = Headers::new(more.as_ref(|| 0).unwrap().headers)
+            .map(|header| header.name.to_owned())
+            .collect();
+        assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[test]
+    #[should_panic = "not whole"]
+    fn headers_that_are_none_are_not_passed_on() {
+        let _ = Record::null().headers(Headers::new(&[1, 0, 0]));
     }
 
     #[test]

@@ -57,8 +57,12 @@ const WARM_UP: u64 = 20;
 /// Waits for no acknowledgement and sends nothing by itself: only a full batch leaves.
 const LINGER: Duration = Duration::from_secs(600);
 
+/// A header of a name and a value, as it is encoded.
+const HEADERS: Headers<'_> = Headers::new(b"\x01\0\x02\0nvv");
+
 fn record(key: &[u8; 4]) -> Record<'_> {
-    Record::value("a value of some bytes").key(key).tag("tag")
+    let record = Record::value("a value of some bytes").key(key).tag("tag");
+    record.headers(HEADERS)
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use ringway_wire::batch::BatchBytes;
+use ringway_wire::batch::{BatchBytes, Headers};
 use rkyv::api::high::to_bytes_in;
 use rkyv::rancor::Error;
 
@@ -85,6 +85,16 @@ impl<'a, T> TypedRecord<'a, T> {
     #[must_use]
     pub fn header<V: AsRef<[u8]> + ?Sized>(mut self, name: &str, value: &V) -> Self {
         self.rest = self.rest.header(name, value);
+        self
+    }
+
+    /// Sets all headers at once, as [`Record::headers`] does.
+    ///
+    /// # Panics
+    /// When they were made of bytes that [`Headers::valid`] doesn't accept.
+    #[must_use]
+    pub fn headers(mut self, headers: Headers<'a>) -> Self {
+        self.rest = self.rest.headers(headers);
         self
     }
 }
