@@ -53,6 +53,8 @@ pub const READ_BURST_NS: u64 = 10_000_000;
 pub const READER_PATIENCE_NS: u64 = 5_000_000_000;
 /// Partitions that a shard recovers at the same time.
 pub const RECOVERING_MAX: usize = 64;
+/// Partitions whose recovery a shard begins in one turn.
+pub const OPENINGS_PER_TURN: usize = 256;
 /// Bytes of a checkpoint that are encoded, or put together, in one turn; some tens of
 /// microseconds. A partition that takes more goes alone.
 pub const CHECKPOINT_STEP_BYTES: usize = 64 << 10;

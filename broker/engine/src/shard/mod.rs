@@ -214,6 +214,8 @@ enum Timer {
     /// The next step of a checkpoint: more of it, or it has waited long enough for partitions that
     /// are being written.
     Checkpointing,
+    /// More partitions are to be opened.
+    Openings,
     /// Something of a topic with durability `memory` has gathered for long enough.
     Unsynced,
     /// The reads' budget for the next moment.
@@ -484,8 +486,8 @@ impl Shard {
             }
             Timer::AckScan => self.scan_acks(now),
             Timer::Checkpoint => self.checkpoint_due(),
-            // The turn itself goes on with the checkpoint.
-            Timer::Checkpointing => {}
+            // The turn itself goes on with it.
+            Timer::Checkpointing | Timer::Openings => {}
             Timer::Unsynced => self.unsynced_due(),
             Timer::Reads => self.reads_due(),
             Timer::Retention => self.retention_due(),

@@ -7,7 +7,7 @@ use ringway_wire::{Offset, TopicPartition};
 
 use crate::buffer::Pool;
 use crate::device::{DeviceError, FileId, Op, Outcome, SegmentName};
-use crate::limits::RECOVERING_MAX;
+use crate::limits::{OPENINGS_PER_TURN, RECOVERING_MAX};
 use crate::log::limits::INDEXED_SEGMENT_BYTES_MIN;
 use crate::log::{
     CheckpointEntry, Damage, Found, FoundSegment, ReadFailed, Recovered, Recovery, SealedSegment,
@@ -17,7 +17,7 @@ use crate::shard::event::{Effect, FoundFile, Note, PartitionConfig};
 use crate::shard::partition::{IndexState, Next, Partition, Sealed, State};
 use crate::shard::tail::TailCache;
 use crate::shard::writer::SegmentWriter;
-use crate::shard::{Pending, Shard};
+use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
 
 /// A partition on its way to being open.
@@ -52,6 +52,8 @@ pub(super) struct Opening {
     /// Bytes that recoveries read now, and those that wait until there are fewer.
     reading_bytes: usize,
     parked: VecDeque<usize>,
+    /// Recoveries begun since the last turn.
+    begun: usize,
     slot_next: usize,
 }
 
@@ -149,14 +151,25 @@ impl Shard {
         self.opening.candidates.insert(slot, candidate);
         self.opening.logs.insert(log, slot);
         self.opening.queue.push_back(slot);
-        self.advance_openings(now);
+        self.begin_openings(now);
     }
 
-    /// Starts recoveries, as many as may run at the same time.
+    /// Starts recoveries: as many as may run at the same time, and in one turn only so many of
+    /// those that end at once because there is nothing to be recovered.
     pub(super) fn advance_openings(&mut self, now: Now) {
+        self.opening.begun = 0;
+        self.begin_openings(now);
+        if self.opening.begun == OPENINGS_PER_TURN && !self.opening.queue.is_empty() {
+            self.timers.set(now.mono_ns, Timer::Openings);
+        }
+    }
+
+    fn begin_openings(&mut self, now: Now) {
         while self.opening.active.len() < RECOVERING_MAX
+            && self.opening.begun < OPENINGS_PER_TURN
             && let Some(slot) = self.opening.queue.pop_front()
         {
+            self.opening.begun += 1;
             self.opening.active.insert(slot);
             self.recover(slot, now);
         }
@@ -305,7 +318,6 @@ impl Shard {
         if let Some(error) = error {
             self.fail_device(error, true);
         }
-        self.advance_openings(now);
     }
 
     /// Makes a partition of what recovery found.

@@ -299,3 +299,25 @@ fn a_partition_of_an_old_epoch_is_read_only_and_can_be_deleted() {
     assert!(rig.notes.contains(&Note::Deleted { log: LOG }));
     assert!(rig.files.is_empty());
 }
+
+/// Empty ones are open at once, each of them: thousands in a row behind those that take a while.
+#[test]
+fn a_start_with_many_empty_partitions_among_others_is_no_deeper_for_it() {
+    const PARTITIONS: u32 = 20_000;
+    let mut rig = Rig::without_partitions(super::rig::shard_config(), 64 << 10);
+    for partition in 0..100 {
+        rig.open(log(partition));
+    }
+    rig.run();
+    for partition in 0..100 {
+        rig.produce_to(log(partition), &plain(&[b"x"]));
+    }
+    rig.run_for(1_200_000_000);
+    rig.crash();
+    for partition in 0..PARTITIONS {
+        rig.open(log(partition));
+    }
+    rig.run_for(1_000_000);
+    assert!(rig.shard.all_open());
+    assert_eq!(rig.shard.counters().partitions, u64::from(PARTITIONS));
+}
