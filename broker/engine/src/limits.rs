@@ -60,8 +60,11 @@ pub const OPENINGS_PER_TURN: usize = 256;
 pub const CHECKPOINT_STEP_BYTES: usize = 64 << 10;
 /// Partitions that a checkpoint looks at in one turn.
 pub const CHECKPOINT_STEP_PARTITIONS: usize = 256;
-/// Fetches that may wait at one partition.
-pub const WAITERS_MAX: usize = 100_000;
+/// Fetches that may wait at one partition: all of them are answered at once when a record comes.
+pub const WAITERS_MAX: usize = 16_384;
+/// Deadlines that are attended to in one turn, and fetches of connections that are gone that are
+/// forgotten in one; what is more waits for the next turn, so that nobody else does for long.
+pub const STEPS_PER_TURN_MAX: usize = 1_000;
 /// Bytes of one fetch reply, whatever the client asks for, if one batch isn't larger.
 pub const FETCH_BYTES_MAX: usize = 8 << 20;
 /// Smallest value of a topic's `segment_bytes`: the lowest step of the segment ladder.

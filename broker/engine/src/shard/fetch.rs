@@ -7,7 +7,7 @@ use ringway_wire::request::{
 use ringway_wire::{ErrorCode, Fault, Offset, TopicPartition};
 
 use crate::buffer::Slice;
-use crate::limits::{BLOCK_BYTES, FETCH_BYTES_MAX, READ_BYTES, WAITERS_MAX};
+use crate::limits::{BLOCK_BYTES, FETCH_BYTES_MAX, READ_BYTES, STEPS_PER_TURN_MAX, WAITERS_MAX};
 use crate::shard::delete::shutdown_fault;
 use crate::shard::event::{Effect, Token};
 use crate::shard::partition::{Partition, Waiter};
@@ -192,16 +192,30 @@ impl Shard {
 
     /// A connection is gone: nothing waits for it any more.
     pub(super) fn forget(&mut self, source: u64) {
-        let first = (source, TimerId::FIRST, 0);
-        let of_source = self.waiting.range(first..);
-        let gone: Vec<(TimerId, usize)> = of_source
-            .take_while(|(of, ..)| *of == source)
-            .map(|&(_, timer, index)| (timer, index))
-            .collect();
-        for (timer, index) in gone {
-            self.end_wait(index, timer);
-        }
         self.reads.forget(source);
+        self.gone.push_back(source);
+    }
+
+    /// Forgets fetches that wait for connections that are gone: some in each turn, because they
+    /// can be very many.
+    pub(super) fn forget_waiting(&mut self) {
+        let mut left = STEPS_PER_TURN_MAX;
+        while let Some(&source) = self.gone.front() {
+            let of_source = self.waiting.range((source, TimerId::FIRST, 0)..);
+            let gone: Vec<(TimerId, usize)> = of_source
+                .take_while(|(of, ..)| *of == source)
+                .take(left)
+                .map(|&(_, timer, index)| (timer, index))
+                .collect();
+            left -= gone.len();
+            for (timer, index) in gone {
+                self.end_wait(index, timer);
+            }
+            if left == 0 {
+                return;
+            }
+            self.gone.pop_front();
+        }
     }
 
     pub(super) fn list_offsets(&mut self, token: Token, request: ListOffsetsRequest, _now: Now) {

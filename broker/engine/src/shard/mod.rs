@@ -36,6 +36,7 @@ use ringway_wire::{Offset, ShardId, TopicPartition};
 
 use crate::buffer::Pool;
 use crate::device::{DeviceError, Done, FileId, Op, OpId};
+use crate::limits::STEPS_PER_TURN_MAX;
 use crate::shard::budget::Reads;
 use crate::shard::checkpointing::Checkpointing;
 use crate::shard::fetch::FetchTask;
@@ -313,6 +314,8 @@ pub struct Shard {
     timers: Timers<Timer>,
     /// Fetches that wait: the connection, the timer that ends it, the partition.
     waiting: BTreeSet<(u64, TimerId, usize)>,
+    /// Connections that are gone, of which some fetches may still wait.
+    gone: VecDeque<u64>,
     pending: HashMap<OpId, Pending>,
     effects: VecDeque<Effect>,
     /// Chunks that are full, oldest first: the partition and the offset below which its tail cache
@@ -372,6 +375,7 @@ impl Shard {
             checkpointing: Checkpointing::default(),
             timers: Timers::default(),
             waiting: BTreeSet::new(),
+            gone: VecDeque::new(),
             pending: HashMap::new(),
             effects: VecDeque::new(),
             evictable: VecDeque::new(),
@@ -428,7 +432,10 @@ impl Shard {
     /// When [`Shard::turn`] has to be called again at the latest, by the monotonic clock.
     #[must_use]
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        self.timers.next_ns()
+        match self.gone.is_empty() {
+            true => self.timers.next_ns(),
+            false => Some(0),
+        }
     }
 
     /// Takes in something that happened.
@@ -461,9 +468,13 @@ impl Shard {
 
     /// Does what is due: deadlines, recoveries, and a commit round if the device is idle.
     pub fn turn(&mut self, now: Now) {
-        while let Some((id, timer)) = self.timers.pop(now.mono_ns) {
+        for _ in 0..STEPS_PER_TURN_MAX {
+            let Some((id, timer)) = self.timers.pop(now.mono_ns) else {
+                break;
+            };
             self.due(id, timer, now);
         }
+        self.forget_waiting();
         self.advance_openings(now);
         self.start_round(now);
         self.start_reads(now);

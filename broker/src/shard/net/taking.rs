@@ -1,6 +1,6 @@
 //! From received bytes to requests: when a connection's frames are taken, and when they wait.
 
-use super::connection::Receiving;
+use super::connection::{Phase, Receiving};
 use super::turns::{AT_ONCE_NS_MAX, SLICE_NS, TURN_NS_MAX};
 use super::{ConnectionId, Network, Requests, frames};
 use crate::shard::clock;
@@ -39,6 +39,7 @@ impl Network {
         if !completion.more {
             connection.receiving = Receiving::Off;
         }
+        let closing = connection.phase == Phase::Closing;
         if let Some(buffer) = buffer {
             let bytes = ring.received(&buffer);
             if connection.takes_replies() {
@@ -47,6 +48,10 @@ impl Network {
             }
             self.metrics.received_bytes.add(bytes.len() as u64);
             ring.give_back(buffer);
+        }
+        if closing {
+            // This may have been the last that it waited for.
+            return self.list(id);
         }
         match completion.result {
             Ok(bytes) => {
@@ -74,10 +79,11 @@ impl Network {
     /// Takes frames as they come from a connection that asks little; others wait for their turn.
     fn take_at_once(&mut self, id: ConnectionId, requests: &mut impl Requests, now_ns: u64) {
         let (clock_ns, in_time) = (self.clock_ns, self.clock_ns < self.turn_ns + AT_ONCE_NS_MAX);
+        let waiting = self.turns.len();
         let Some(connection) = self.connection(id) else {
             return;
         };
-        let credit_ns = connection.credit.at(clock_ns);
+        let credit_ns = connection.credit.at(clock_ns, waiting);
         if !connection.queued && credit_ns > 0 && in_time {
             return self.take_for(id, requests, now_ns, credit_ns);
         }
@@ -96,12 +102,12 @@ impl Network {
             let Some(id) = self.turns.next() else {
                 return;
             };
-            let clock_ns = self.clock_ns;
+            let (clock_ns, waiting) = (self.clock_ns, self.turns.len());
             let Some(connection) = self.connection(id) else {
                 continue;
             };
             connection.queued = false;
-            let credit_ns = connection.credit.at(clock_ns);
+            let credit_ns = connection.credit.at(clock_ns, waiting);
             self.take_for(id, requests, now_ns, credit_ns.max(SLICE_NS));
             self.count_receive_bytes(id, now_ns);
             self.list(id);
@@ -114,13 +120,14 @@ impl Network {
     /// Puts a connection that may have whole frames into the queue for its turn.
     pub(super) fn queue(&mut self, id: ConnectionId) {
         let (limits, clock_ns) = (self.limits.clone(), self.clock_ns);
+        let waiting = self.turns.len();
         let Some(connection) = self.connection(id) else {
             return;
         };
         let waits = connection.held_back && !connection.queued && !connection.congested;
         if waits && (connection.takes_requests(&limits) || connection.ended) {
             connection.queued = true;
-            let has_credit = connection.credit.at(clock_ns) > 0;
+            let has_credit = connection.credit.at(clock_ns, waiting) > 0;
             self.turns.add(id, has_credit);
         }
     }

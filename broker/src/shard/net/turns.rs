@@ -19,8 +19,15 @@ pub(super) const AT_ONCE_NS_MAX: u64 = 1_000_000;
 const CREDIT_NS_MAX: i64 = 200_000;
 /// What a new connection has: its hello and some requests.
 const CREDIT_NS_NEW: i64 = 50_000;
-/// One part in so many of the time that passes becomes credit.
-const EARNED_PART: u64 = 16;
+/// One part in so many of the time that passes becomes credit, divided by those that wait: half of
+/// the time goes to whoever asks for less than a fair share, wherever that many ask for more.
+const EARNED_PART: u64 = 2;
+/// As many are taken to wait at least.
+const WAITING_MIN: u64 = 8;
+/// So many with credit go before one without, at most.
+const FRESH_IN_A_ROW_MAX: u32 = 4;
+/// The largest debt.
+const DEBT_NS_MAX: i64 = 50_000;
 
 /// Time that a connection's requests may take before it has to wait for its turn.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +44,10 @@ impl Credit {
         }
     }
 
-    /// What is left, with what was earned meanwhile; 0 if nothing.
-    pub(super) fn at(&mut self, now_ns: u64) -> u64 {
-        let earned = now_ns.saturating_sub(self.at_ns) / EARNED_PART;
+    /// What is left, with what was earned meanwhile beside so many that wait; 0 if nothing.
+    pub(super) fn at(&mut self, now_ns: u64, waiting: usize) -> u64 {
+        let part = EARNED_PART * (waiting as u64).max(WAITING_MIN);
+        let earned = now_ns.saturating_sub(self.at_ns) / part;
         self.left_ns = (self.left_ns + earned as i64).min(CREDIT_NS_MAX);
         self.at_ns = self.at_ns.max(now_ns);
         self.left_ns.max(0) as u64
@@ -48,7 +56,7 @@ impl Credit {
     /// Takes away what was used. A debt is bounded, so that a client that calms down is soon one
     /// that asks little.
     pub(super) fn spend(&mut self, ns: u64) {
-        self.left_ns = (self.left_ns - ns as i64).max(-CREDIT_NS_MAX);
+        self.left_ns = self.left_ns.saturating_sub_unsigned(ns).max(-DEBT_NS_MAX);
     }
 }
 
@@ -59,6 +67,8 @@ pub(super) struct Turns {
     fresh: VecDeque<ConnectionId>,
     /// Those that had none.
     heavy: VecDeque<ConnectionId>,
+    /// Of the first kind since one of the second.
+    fresh_in_a_row: u32,
 }
 
 impl Turns {
@@ -70,9 +80,26 @@ impl Turns {
         }
     }
 
-    /// Whose turn it is.
+    /// Whose turn it is: those with credit first, but not for ever.
     pub(super) fn next(&mut self) -> Option<ConnectionId> {
-        self.fresh.pop_front().or_else(|| self.heavy.pop_front())
+        let first_of_heavy = match self.fresh_in_a_row >= FRESH_IN_A_ROW_MAX {
+            true => self.heavy.pop_front(),
+            false => None,
+        };
+        let next = first_of_heavy.or_else(|| {
+            let fresh = self.fresh.pop_front()?;
+            self.fresh_in_a_row += 1;
+            Some(fresh)
+        });
+        if next.is_none() || first_of_heavy.is_some() {
+            self.fresh_in_a_row = 0;
+        }
+        next.or_else(|| self.heavy.pop_front())
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len() + self.heavy.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,16 +124,20 @@ mod tests {
     #[test]
     fn credit_is_earned_with_time_and_bounded_both_ways() {
         let mut credit = Credit::new(1_000);
-        assert_eq!(credit.at(1_000), CREDIT_NS_NEW as u64);
+        assert_eq!(credit.at(1_000, 0), CREDIT_NS_NEW as u64);
         credit.spend(CREDIT_NS_NEW as u64);
-        assert_eq!(credit.at(1_000), 0);
-        assert_eq!(credit.at(1_000 + 160), 10, "a sixteenth");
-        assert_eq!(credit.at(u64::MAX / 2), CREDIT_NS_MAX as u64);
+        assert_eq!(credit.at(1_000, 0), 0);
+        assert_eq!(credit.at(1_000 + 160, 1), 10, "a sixteenth");
+        assert_eq!(credit.at(1_160 + 2_000, 100), 20, "less beside many");
+        assert_eq!(credit.at(u64::MAX / 2, 0), CREDIT_NS_MAX as u64);
         credit.spend(u64::MAX / 4);
-        let debt = CREDIT_NS_MAX as u64 * EARNED_PART;
-        assert_eq!(credit.at(u64::MAX / 2 + debt), 0, "nothing is left");
-        assert!(credit.at(u64::MAX / 2 + debt + 160) > 0, "but not for long");
-        assert!(credit.at(0) > 0, "a clock that was read before is no harm");
+        let debt = DEBT_NS_MAX as u64 * 16;
+        assert_eq!(credit.at(u64::MAX / 2 + debt, 0), 0, "nothing is left");
+        assert!(credit.at(u64::MAX / 2 + debt + 160, 0) > 0, "soon there is");
+        assert!(
+            credit.at(0, 0) > 0,
+            "a clock that was read before is no harm"
+        );
     }
 
     #[test]
@@ -128,5 +159,18 @@ mod tests {
         }
         assert_eq!(order, [0, 1, 2, 0, 9, 1]);
         assert!(!turns.is_empty());
+    }
+
+    #[test]
+    fn many_with_credit_do_not_starve_those_without() {
+        let mut turns = Turns::default();
+        turns.add(id(0), false);
+        turns.add(id(1), false);
+        for slot in 10..30 {
+            turns.add(id(slot), true);
+        }
+        let order: Vec<u32> = (0..12).map(|_| turns.next().unwrap().slot).collect();
+        assert_eq!(order, [10, 11, 12, 13, 0, 14, 15, 16, 17, 1, 18, 19]);
+        assert_eq!(turns.len(), 10);
     }
 }

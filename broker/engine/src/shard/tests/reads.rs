@@ -5,6 +5,7 @@ use ringway_wire::{ErrorCode, Offset};
 
 use super::rig::{LOG, Rig, plain, shard_config};
 use crate::device::Op;
+use crate::limits::STEPS_PER_TURN_MAX;
 use crate::shard::{Event, ShardConfig};
 
 fn fetch(offset: u64, wait_ms: u32) -> FetchRequest {
@@ -51,6 +52,43 @@ fn a_fetch_that_waits_for_more_than_came_keeps_its_deadline() {
 }
 
 #[test]
+fn thousands_of_waiting_fetches_are_forgotten_and_answered_in_bounded_steps() {
+    let count = 2 * STEPS_PER_TURN_MAX + 10;
+    let mut rig = Rig::new(1 << 20);
+    for _ in 0..count {
+        rig.request_of(2, fetch(0, 60_000).into(), &[]);
+        rig.request_of(3, fetch(0, 1_000).into(), &[]);
+    }
+    let waiting = |rig: &Rig| rig.shard.counters().waiting as usize;
+    assert_eq!(waiting(&rig), 2 * count);
+    rig.shard.apply(Event::Gone { source: 2 }, rig.now);
+    let mut steps = Vec::new();
+    while rig.shard.next_deadline_ns() == Some(0) {
+        let before = waiting(&rig);
+        rig.shard.turn(rig.now);
+        steps.push(before - waiting(&rig));
+    }
+    assert_eq!(steps, [STEPS_PER_TURN_MAX, STEPS_PER_TURN_MAX, 10]);
+    rig.now.mono_ns += 2_000_000_000;
+    let replies = rig.turn_replies();
+    assert_eq!(replies, 0, "it has not turned");
+    let mut answered = 0;
+    let due = |rig: &Rig| {
+        rig.shard
+            .next_deadline_ns()
+            .is_some_and(|at| at <= rig.now.mono_ns)
+    };
+    while due(&rig) {
+        rig.shard.turn(rig.now);
+        let step = rig.turn_replies();
+        // Some other deadlines may be among them.
+        assert!(step <= STEPS_PER_TURN_MAX, "{step}");
+        answered += step;
+    }
+    assert_eq!((answered, waiting(&rig)), (count, 0));
+}
+
+#[test]
 fn fetches_of_a_connection_that_is_gone_are_forgotten() {
     let mut rig = Rig::new(1 << 20);
     rig.append(&plain(&[b"a"]));
@@ -60,6 +98,7 @@ fn fetches_of_a_connection_that_is_gone_are_forgotten() {
     rig.run();
     assert_eq!(rig.shard.counters().waiting, 2);
     rig.shard.apply(Event::Gone { source: 2 }, rig.now);
+    rig.run();
     assert_eq!(rig.shard.counters().waiting, 1);
     rig.append(&plain(&[b"b"]));
     assert!(rig.answered(stays) && !rig.answered(gone));
