@@ -34,6 +34,9 @@ pub const RETENTION_LOOK_NS_MIN: u64 = 1_000_000_000;
 pub const RETENTION_LOOK_NS_MAX: u64 = 60_000_000_000;
 /// Partitions that one turn looks at for what is too old.
 pub const RETENTION_LOOKS_PER_TURN: usize = 512;
+/// Bytes of segments that retention has given up and a checkpoint has to let go, above which the
+/// checkpoint is due at once: a busy partition that keeps little takes no more than that beyond it.
+pub const SURPLUS_BYTES_MAX: u64 = 16 << 20;
 /// Side files that are read at the same time for the age of their segments.
 pub const AGES_LOADED_AT_ONCE: usize = 16;
 /// Indexes of sealed segments that a shard keeps in memory, at most 64 KiB each.

@@ -10,6 +10,7 @@ use ringway_wire::Offset;
 use crate::device::{DeviceError, Op, Outcome, SegmentName};
 use crate::limits::{
     AGES_LOADED_AT_ONCE, RETENTION_LOOK_NS_MAX, RETENTION_LOOK_NS_MIN, RETENTION_LOOKS_PER_TURN,
+    SURPLUS_BYTES_MAX,
 };
 use crate::log::Side;
 use crate::shard::checkpointing::Needed;
@@ -31,6 +32,8 @@ pub(super) struct Retention {
     timer_set: bool,
     /// Side files that are being read for the age of their segments.
     loading: usize,
+    /// Bytes of segments given up since a checkpoint was made due for it.
+    surplus_bytes: u64,
 }
 
 /// What retention makes of a partition.
@@ -286,12 +289,18 @@ impl Shard {
             to <= partition.high_watermark(),
             "log_start ≤ high_watermark"
         );
+        let given_up = partition.sealed.iter().filter(|sealed| {
+            let before = partition.start_wanted;
+            (before..to).contains(&sealed.base)
+        });
+        self.retention.surplus_bytes += given_up.map(|sealed| sealed.file_bytes).sum::<u64>();
         partition.start_wanted = to;
         let (log, is_full) = (partition.log, partition.state == State::Full);
         self.checkpointing.raise_start(index, log, to);
         self.list_for_checkpoint(index);
-        if is_full {
-            // Others wait for the space.
+        // Others wait for the space, or it is used again.
+        if is_full || self.retention.surplus_bytes >= SURPLUS_BYTES_MAX {
+            self.retention.surplus_bytes = 0;
             self.checkpointing.make_due();
         }
     }
