@@ -106,7 +106,7 @@ pub(crate) fn check(
         check_offsets(place, partition, &mut violations);
         check_records(place, partition, after, &mut found, &mut violations);
     }
-    check_acknowledged(before, &found, &mut violations);
+    check_acknowledged(before, reading, &found, &mut violations);
     let errors = seen.errors.iter().cloned();
     violations.extend(errors.map(Violation::Consumer));
     for (place, sightings) in &seen.records {
@@ -189,10 +189,12 @@ fn outcome_of(history: &History, place: &Place, record: Identity) -> Option<Outc
 
 fn check_acknowledged(
     history: &History,
+    reading: &Reading,
     found: &HashMap<Identity, u64>,
     violations: &mut Vec<Violation>,
 ) {
     for (lane, records) in history.lanes.iter().enumerate() {
+        let start = reading.get(&records.place).map_or(0, |each| each.start);
         for (sequence, sent) in records.sent.iter().enumerate() {
             let record = Identity {
                 run: history.run,
@@ -200,8 +202,14 @@ fn check_acknowledged(
                 sequence: sequence as u64,
                 value_bytes: sent.value_bytes,
             };
-            let acknowledged = matches!(sent.outcome, Outcome::Acknowledged(_));
-            if acknowledged && !found.contains_key(&record) {
+            // Before the partition's start it has gone by retention; where it was not said, it may
+            // have been there.
+            let stays = match sent.outcome {
+                Outcome::Acknowledged(Some(offset)) => offset >= start,
+                Outcome::Acknowledged(None) => start == 0,
+                Outcome::Unknown | Outcome::Refused => false,
+            };
+            if stays && !found.contains_key(&record) {
                 violations.push(Violation::Lost(records.place.clone(), record));
             }
         }
@@ -218,6 +226,7 @@ fn check_sightings(
         .into_iter()
         .flat_map(|reading| reading.records.iter().copied())
         .collect();
+    let start = reading.map_or(0, |reading| reading.start);
     let mut next = sightings.first().map_or(0, |(offset, _)| *offset);
     for (offset, content) in sightings {
         if *offset != next {
@@ -225,7 +234,7 @@ fn check_sightings(
         }
         next = offset + 1;
         let there = now.get(offset).copied();
-        if there != Some(*content) {
+        if *offset >= start && there != Some(*content) {
             violations.push(Violation::Unseen(place.clone(), *offset, *content, there));
         }
     }

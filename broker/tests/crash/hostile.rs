@@ -36,6 +36,7 @@ fn hostile_clients_disturb_nobody() {
         seed: 300,
         producers: 2,
         segment_bytes: 4 << 20,
+        retention_bytes: None,
     };
     let load = Load::start(&site.address(), options);
     load.set(Mood::Wide);

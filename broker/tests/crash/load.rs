@@ -1,12 +1,13 @@
 //! A load that goes on while brokers come and go: producers that keep sending through every
 //! restart, each of their records written down before it is sent, and a consumer that watches.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringway_client::{
-    Client, ConsumeError, Delivery, ErrorCode, NewTopic, PartitionIndex, ProduceError, Producer,
-    Record, StartAt,
+    Client, ConsumeError, Consumer, Delivery, ErrorCode, NewTopic, PartitionIndex, ProduceError,
+    Producer, Record, StartAt,
 };
 use ringway_testing::Random;
 use tokio::runtime::Runtime;
@@ -55,6 +56,8 @@ pub(crate) struct LoadOptions {
     pub(crate) producers: u32,
     /// Of both topics, in bytes.
     pub(crate) segment_bytes: u64,
+    /// Of both topics, in bytes, if their oldest records are to go.
+    pub(crate) retention_bytes: Option<u64>,
 }
 
 /// A running load. Dropping it stops it wherever it is.
@@ -70,6 +73,8 @@ pub(crate) struct Load {
 struct Shared {
     history: Mutex<History>,
     sightings: Mutex<Sightings>,
+    /// Where each partition began when it was last read.
+    starts: Mutex<BTreeMap<Place, u64>>,
 }
 
 impl Shared {
@@ -110,10 +115,11 @@ impl Load {
         let shared = Arc::new(Shared {
             history: Mutex::new(History::new(options.seed as u32, places.clone())),
             sightings: Mutex::default(),
+            starts: Mutex::default(),
         });
         let (mood, moods) = watch::channel(Mood::Quiet);
         let (lanes, watcher) = runtime.block_on(async {
-            create_topics(address, options.segment_bytes).await;
+            create_topics(address, options).await;
             let mut producers = Vec::new();
             for number in 0..options.producers + 2 {
                 let impatient = number == options.producers + 1;
@@ -179,7 +185,28 @@ impl Load {
         let reading = self.runtime.block_on(read_all(&self.address));
         let after = self.shared.history().clone();
         let reading = reading.unwrap_or_else(|error| panic!("{when}: reading failed: {error}"));
+        self.note_starts(when, &reading);
         report(when, &check(&before, &after, &reading, &seen));
+    }
+
+    /// What was gone stays gone.
+    #[track_caller]
+    fn note_starts(&self, when: &str, reading: &Reading) {
+        let mut starts = self.shared.starts.lock().unwrap();
+        for (place, each) in reading {
+            let before = starts.insert(place.clone(), each.start).unwrap_or(0);
+            let (start, end) = (each.start, each.end);
+            assert!(
+                start >= before,
+                "{when}: {place} began at {before} and begins at {start} (to {end})"
+            );
+        }
+    }
+
+    /// How many partitions have lost their first records.
+    pub(crate) fn trimmed(&self) -> usize {
+        let starts = self.shared.starts.lock().unwrap();
+        starts.values().filter(|start| **start > 0).count()
     }
 
     /// Lets every producer come to its end, which needs a broker that serves, and verifies once
@@ -226,17 +253,23 @@ impl Load {
     }
 
     fn await_watcher(&self, reading: &Reading) {
-        let count = |reading: &Reading| reading.values().map(|each| each.records.len()).sum();
-        let all: usize = count(reading);
         let start = std::time::Instant::now();
+        let all_seen = || {
+            let sightings = self.shared.sightings();
+            let end = |place| {
+                let records = sightings.records.get(place)?;
+                records.last().map(|(offset, _)| offset + 1)
+            };
+            let mut all = reading.iter();
+            all.all(|(place, each)| each.records.is_empty() || end(place) >= Some(each.end))
+        };
         loop {
-            let seen: usize = self.shared.sightings().records.values().map(Vec::len).sum();
-            if seen >= all || self.watcher.is_finished() {
+            if all_seen() || self.watcher.is_finished() {
                 return;
             }
             assert!(
                 start.elapsed() < PATIENCE,
-                "the watcher saw {seen} of {all}"
+                "the watcher doesn't get to the end"
             );
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -265,12 +298,16 @@ fn report(when: &str, violations: &[Violation]) {
     );
 }
 
-async fn create_topics(address: &str, segment_bytes: u64) {
+async fn create_topics(address: &str, options: LoadOptions) {
     let admin = Client::connect(address).await.unwrap().admin();
     for (name, partitions) in [(LONE, 1), (WIDE, WIDE_PARTITIONS)] {
         let topic = NewTopic::new(name)
             .partitions(partitions)
-            .config("segment_bytes", segment_bytes.to_string());
+            .config("segment_bytes", options.segment_bytes.to_string());
+        let topic = match options.retention_bytes {
+            Some(bytes) => topic.config("retention_bytes", bytes.to_string()),
+            None => topic,
+        };
         admin.create_topic(topic).await.unwrap();
     }
 }
@@ -405,11 +442,41 @@ async fn watch_all(client: Client, shared: Arc<Shared>) {
                 );
             }
             Err(error) => {
-                shared.sightings().errors.push(error.to_string());
-                return;
+                let Some((place, safe)) = overtaken(&error) else {
+                    shared.sightings().errors.push(error.to_string());
+                    return;
+                };
+                let sought = seek(&mut consumer, &place, safe).await;
+                let mut sightings = shared.sightings();
+                // What it saw is gone, and it goes on behind a gap.
+                sightings.records.remove(&place);
+                sightings
+                    .errors
+                    .extend(sought.err().map(|error| error.to_string()));
             }
         }
     }
+}
+
+/// Where a consumer has to go on that retention was faster than.
+fn overtaken(error: &ConsumeError) -> Option<(Place, u64)> {
+    match error {
+        ConsumeError::OffsetOutOfRange {
+            topic,
+            partition,
+            offset,
+            log_start,
+            ..
+        } if offset < log_start => Some((place(topic, partition.0), log_start.0)),
+        _ => None,
+    }
+}
+
+async fn seek(consumer: &mut Consumer, place: &Place, to: u64) -> Result<(), ConsumeError> {
+    let partition = PartitionIndex(place.partition);
+    consumer
+        .seek(&place.topic, partition, StartAt::Offset(to))
+        .await
 }
 
 /// Reads both topics from their starts to the ends that they have now.
@@ -433,11 +500,25 @@ async fn read_all(address: &str) -> Result<Reading, ConsumeError> {
             // The checker says what is missing.
             break;
         };
-        let batch = batch?;
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                let (place, safe) = overtaken(&error).ok_or(error)?;
+                seek(&mut consumer, &place, safe).await?;
+                let each = reading.entry(place).or_default();
+                each.records.clear();
+                (each.start, each.end) = (safe, each.end.max(safe));
+                continue;
+            }
+        };
         let each = reading
             .entry(place(batch.topic(), batch.partition().0))
             .or_default();
         for record in &batch {
+            if each.records.is_empty() {
+                // Retention may have gone on since its start was asked for.
+                each.start = each.start.max(record.offset.0);
+            }
             let content = Content::read(record.key, record.value);
             each.records.push((record.offset.0, content));
         }

@@ -13,17 +13,26 @@ use crate::site::{Site, alone, scratch, variable};
 const CUTS: u64 = 10;
 /// The lowest step of the segment ladder: a roll every few records.
 const SEGMENT_BYTES: u64 = 64 << 10;
+/// A few segments.
+const RETENTION_BYTES: u64 = 256 << 10;
 /// Room for some hundred cuts; only what is written takes space.
 const IMAGE_BYTES: u64 = 2 << 30;
 
 #[test]
 fn a_power_cut_under_load_loses_nothing_on_ext4() {
-    cut_under_load(FileSystem::Ext4);
+    cut_under_load(FileSystem::Ext4, None);
 }
 
 #[test]
 fn a_power_cut_under_load_loses_nothing_on_xfs() {
-    cut_under_load(FileSystem::Xfs);
+    cut_under_load(FileSystem::Xfs, None);
+}
+
+/// Segments are removed and used again all the time: a name or a checkpoint that the cut takes back
+/// must bring nothing back, and cost nothing that was to stay.
+#[test]
+fn a_power_cut_while_retention_removes_segments_loses_nothing_else() {
+    cut_under_load(FileSystem::Ext4, Some(RETENTION_BYTES));
 }
 
 /// What a disk needs of the machine.
@@ -36,7 +45,7 @@ pub(crate) fn needs(file_system: FileSystem) -> [Need; 4] {
 }
 
 /// Half of all cuts.
-fn cut_under_load(file_system: FileSystem) {
+fn cut_under_load(file_system: FileSystem, retention_bytes: Option<u64>) {
     if !require(&needs(file_system)) {
         return;
     }
@@ -44,7 +53,8 @@ fn cut_under_load(file_system: FileSystem) {
     let half = u64::from(file_system == FileSystem::Xfs);
     let cuts = (variable("RINGWAY_CRASH_CUTS", CUTS) + half) / 2;
     let seed = variable("RINGWAY_CRASH_SEED", 1) * 100 + 50 + half;
-    let scratch = scratch(&format!("cut-{half}"));
+    let kind = if retention_bytes.is_some() { "r" } else { "" };
+    let scratch = scratch(&format!("cut-{half}{kind}"));
     let options = DiskOptions {
         image_bytes: IMAGE_BYTES,
         ..DiskOptions::new(file_system)
@@ -56,6 +66,7 @@ fn cut_under_load(file_system: FileSystem) {
         seed,
         producers: 2,
         segment_bytes: SEGMENT_BYTES,
+        retention_bytes,
     };
     let load = Load::start(&site.address(), options);
     let mut random = Random::new(seed);
@@ -88,7 +99,9 @@ fn cut_under_load(file_system: FileSystem) {
         load.verify(&when);
         println!("{when}: {} acknowledged", load.acknowledged());
     }
+    let trimmed = load.trimmed();
     load.finish_after_cuts();
+    assert_eq!(trimmed > 0, retention_bytes.is_some(), "{trimmed} trimmed");
     assert!(
         hits * 2 >= cuts,
         "only {hits} of {cuts} cuts came between a write and its sync"

@@ -21,6 +21,7 @@ fn a_broker_told_to_stop_under_load_finishes_and_starts_without_a_scan() {
         seed: 400,
         producers: 3,
         segment_bytes: 4 << 20,
+        retention_bytes: None,
     };
     let load = Load::start(&site.address(), options);
     for stop in 1..=STOPS {
