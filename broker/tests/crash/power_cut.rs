@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use ringway_testing::{DiskOptions, Faults, FileSystem, Need, PowerCutDisk, Random, require};
 
 use crate::load::{Load, LoadOptions, Mood};
-use crate::plain::{PATIENCE, metric};
+use crate::plain::{PATIENCE, metric, wait_until};
 use crate::site::{Site, alone, scratch, variable};
 
 /// `RINGWAY_CRASH_CUTS` sets how often the power is cut on both file systems together.
 const CUTS: u64 = 10;
 /// The lowest step of the segment ladder: a roll every few records.
 const SEGMENT_BYTES: u64 = 64 << 10;
-/// A few segments.
-const RETENTION_BYTES: u64 = 256 << 10;
+/// A segment and what is written: whatever is sealed goes soon.
+const RETENTION_BYTES: u64 = 64 << 10;
 /// Room for some hundred cuts; only what is written takes space.
 const IMAGE_BYTES: u64 = 2 << 30;
 
@@ -77,6 +77,13 @@ fn cut_under_load(file_system: FileSystem, retention_bytes: Option<u64>) {
         load.set(if lone { Mood::Lone } else { Mood::Wide });
         load.wait_for(10 + random.below(if lone { 40 } else { 600 }) as usize);
         let admin = site.broker().admin();
+        if retention_bytes.is_some() && cut % 2 == 1 {
+            // The first checkpoint of its life lets them go.
+            load.set(Mood::Wide);
+            wait_until("segments go", || {
+                metric(admin, "removed_segments_total") > 0
+            });
+        }
         flushes += metric(admin, "device_syncs_total");
         lone_rounds += metric(admin, "commit_rounds_total")
             .saturating_sub(metric(admin, "device_syncs_total"));
