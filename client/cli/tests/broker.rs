@@ -286,6 +286,9 @@ fn partitions_are_added_while_a_producer_runs_and_it_uses_them() {
         target += 1_000;
         feed_until(&mut producer, &mut numbers, |sent| sent >= target);
     }
+    // From here on every key goes where it belongs now.
+    target += 1_000;
+    feed_until(&mut producer, &mut numbers, |sent| sent >= target);
     let summary = finish(producer).done().json();
     assert_eq!(summary["acknowledged"], numbers);
 
