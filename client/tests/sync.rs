@@ -529,12 +529,12 @@ fn what_came_while_nobody_polled_came_in_time() -> Result {
     let broker = FakeBroker::start();
     broker.create_topic("t", 1);
     let client = Client::with_config(ClientConfig {
-        request_timeout: Duration::from_millis(500),
+        request_timeout: Duration::from_secs(2),
         ..ClientConfig::new(&broker.address())
     })?;
     let mut producer = client
         .producer()
-        .delivery_timeout(Duration::from_millis(500))
+        .delivery_timeout(Duration::from_secs(2))
         .build()?;
     let first = producer.send("t", &0_u32.to_le_bytes())?;
     producer.wait(&first)?;
@@ -542,7 +542,7 @@ fn what_came_while_nobody_polled_came_in_time() -> Result {
     let mut consumer = client.consumer().fetch_wait(Duration::ZERO).build();
     consumer.assign("t", None, StartAt::Start)?;
     read_all(&mut consumer, 0, 2)?;
-    std::thread::sleep(Duration::from_millis(1_100));
+    std::thread::sleep(Duration::from_millis(2_100));
     assert_eq!(producer.wait(&delivery)?.offset, Some(Offset(1)));
     let connections = broker.connections();
     let third = producer.send("t", &2_u32.to_le_bytes())?;
