@@ -119,13 +119,14 @@ impl Network {
 
     /// Puts a connection that may have whole frames into the queue for its turn.
     pub(super) fn queue(&mut self, id: ConnectionId) {
-        let (limits, clock_ns) = (self.limits.clone(), self.clock_ns);
+        let (limits, clock_ns, draining) = (self.limits.clone(), self.clock_ns, self.draining);
         let waiting = self.turns.len();
         let Some(connection) = self.connection(id) else {
             return;
         };
         let waits = connection.held_back && !connection.queued && !connection.congested;
-        if waits && (connection.takes_requests(&limits) || connection.ended) {
+        let left = connection.ended && connection.takes_replies();
+        if waits && (left || (connection.takes_requests(&limits) && !draining)) {
             connection.queued = true;
             let has_credit = connection.credit.at(clock_ns, waiting) > 0;
             self.turns.add(id, has_credit);

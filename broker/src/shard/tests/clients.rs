@@ -351,3 +351,37 @@ fn whoever_takes_no_replies_goes_when_memory_for_them_is_short() {
     assert_eq!(good.fetch(0, 0, 0).reply.fault, None);
     rig.stop();
 }
+
+#[test]
+fn a_refused_client_that_has_left_and_does_not_read_keeps_nobody_busy() {
+    let scratch = scratch("refused-and-gone");
+    let rig = Rig::new(
+        scratch.path(),
+        limits(|limits| {
+            limits.unsent_bytes_pause = 256 << 20;
+            limits.unsent_bytes_max = 256 << 20;
+        }),
+    );
+    let mut good = Client::hello(rig.ports[0]);
+    let value = vec![5_u8; 900_000];
+    assert_eq!(good.produce(0, &[&value]).fault, None);
+    let mut deaf = Client::hello(rig.ports[0]);
+    for _ in 0..40 {
+        deaf.send(&fetch(0, 0, 0), &[]);
+    }
+    let unsent = || rig.metrics[0].send_bytes.get();
+    wait_until("replies wait for it", || unsent() > 1 << 20);
+    deaf.stream.write_all(&[0xff; 128]).unwrap();
+    deaf.stream.shutdown(Shutdown::Write).unwrap();
+    wait_until("it is refused", || {
+        rig.metrics[0].connections_faulted.get() == 1
+    });
+    assert!(unsent() > 1 << 20, "the refusal waits behind them");
+    let before = rig.metrics[0].turns.get();
+    std::thread::sleep(Duration::from_millis(200));
+    let turns = rig.metrics[0].turns.get() - before;
+    assert!(turns < 2_000, "{turns} turns for nothing");
+    drop(deaf);
+    wait_until("it is gone", || rig.metrics[0].connections.get() == 1);
+    rig.stop();
+}
