@@ -240,7 +240,8 @@ pub static KNOBS: [Knob; 20] = [
         key: "cold_read_in_flight_bytes",
         value: "BYTES",
         default: "16 MiB",
-        help: "Bytes that each shard reads from disk for consumers at the same time.",
+        help: "Memory of each shard for what it reads from disk for consumers, until it is sent. Beside \
+               writes, a quarter of it is read at the same time.",
         change: "on arrays of fast devices, when reading old records is too slow",
         set: |config, text| {
             put(

@@ -12,6 +12,7 @@ mod history;
 mod hostile;
 mod identity;
 mod load;
+mod memory;
 mod plain;
 mod power_cut;
 mod shutdown;

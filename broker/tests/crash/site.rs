@@ -79,6 +79,16 @@ impl Site {
         }
     }
 
+    /// Starts a broker with options of the test's own.
+    #[track_caller]
+    pub(crate) fn start_with(&mut self, options: &BrokerOptions) {
+        assert!(self.broker.is_none(), "one broker at a time");
+        match options.start() {
+            Ok(broker) => self.broker = Some(broker),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// Starts a broker, which may refuse.
     pub(crate) fn try_start(&mut self, shards: u32) -> Result<(), StartError> {
         assert!(self.broker.is_none(), "one broker at a time");
