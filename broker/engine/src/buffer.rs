@@ -135,7 +135,7 @@ fn class_bytes(bytes: usize) -> usize {
 /// The place of a kept size among all of them.
 const fn class(capacity: usize) -> usize {
     let power = capacity.ilog2() as usize;
-    let steps = (capacity - (1 << power)) * STEPS >> power;
+    let steps = ((capacity - (1 << power)) * STEPS) >> power;
     power * STEPS + steps
 }
 
