@@ -132,7 +132,11 @@ fn a_thread_of_its_own_sends_and_reads_without_allocating() -> Result {
     }
     tally.check("synchronous, sent");
 
-    let mut consumer = client.consumer().fetch_bytes(200_000).build();
+    let mut consumer = client
+        .consumer()
+        .fetch_bytes(200_000)
+        .prefetch_bytes(400_000)
+        .build();
     consumer.assign("t", None, StartAt::Start)?;
     let mut tally = Tally::new();
     for _ in 0..WARM_UP + BATCHES {
@@ -205,7 +209,11 @@ async fn a_task_sends_and_reads_without_allocating() -> Result {
     }
     tally.check("asynchronous, sent");
 
-    let mut consumer = client.consumer().fetch_bytes(200_000).build();
+    let mut consumer = client
+        .consumer()
+        .fetch_bytes(200_000)
+        .prefetch_bytes(400_000)
+        .build();
     consumer.assign("t", None, StartAt::Start).await?;
     let mut tally = Tally::new();
     for _ in 0..WARM_UP + BATCHES {

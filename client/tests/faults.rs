@@ -433,6 +433,8 @@ async fn records_that_nobody_takes_time_out_and_say_why() -> Result {
         "{text}"
     );
     script(&broker, RequestKind::Produce, []);
+    // The pause after so many refusals may be longer than the next record's time, too.
+    tokio::time::sleep(ringway_client::limits::BACKOFF_MAX).await;
     all_arrive(&broker, &producer, 3).await?;
     Ok(())
 }
