@@ -244,6 +244,8 @@ shard_metrics! {
         produce_bytes,
         /// Bytes acknowledged from memory and not yet on the disk.
         unsynced_bytes,
+        /// Bytes of memory for requests on their way in.
+        receive_bytes,
         /// Bytes of replies that are not sent.
         send_bytes,
         /// Device operations in flight.

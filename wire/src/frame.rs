@@ -234,7 +234,7 @@ impl FrameDecoder {
             self.drains += 1;
             if self.drains >= DRAINS_PER_LOOK {
                 if self.held_max.max(bytes_min) < self.buffer.len() / 4 {
-                    self.shrink();
+                    self.shrink(IDLE_BYTES_MAX);
                 }
                 self.held_max = 0;
                 self.drains = 0;
@@ -246,10 +246,10 @@ impl FrameDecoder {
         &mut self.buffer[self.end..]
     }
 
-    /// Gives back space that nothing stands in: for a connection that has been silent, or when
-    /// memory is short.
-    pub fn shrink(&mut self) {
-        if self.start == self.end && self.buffer.len() > IDLE_BYTES_MAX {
+    /// Gives back space that nothing stands in, if it is more than `kept_bytes`: for a connection
+    /// that has been silent, or when memory is short.
+    pub fn shrink(&mut self, kept_bytes: usize) {
+        if self.start == self.end && self.buffer.len() > kept_bytes {
             self.buffer = AlignedVec::new();
             self.start = 0;
             self.end = 0;

@@ -8,10 +8,10 @@ use ringway_wire::CorrelationId;
 use ringway_wire::frame::FrameDecoder;
 use ringway_wire::request::RequestKind;
 
+use super::NetworkLimits;
 use super::id::ConnectionId;
 use super::outbox::Outbox;
 use super::turns::Credit;
-use super::{LARGE_BYTES, NetworkLimits};
 use crate::shard::ring::Key;
 
 /// How far a connection has come.
@@ -107,7 +107,7 @@ impl Connection {
             _ if self.ended => false,
             Phase::Lingering { .. } => true,
             _ => {
-                let behind = self.held_back && self.decoder.held() > LARGE_BYTES;
+                let behind = self.held_back && self.decoder.held() > limits.large_bytes;
                 self.takes_requests(limits) && !self.starved && !self.congested && !behind
             }
         }

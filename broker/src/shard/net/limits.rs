@@ -6,6 +6,8 @@ use ringway_wire::limits::FRAME_BYTES_MAX;
 
 use super::LARGE_BYTES;
 
+/// Bytes on their way in that any connection may have.
+const LARGE_BYTES_MIN: usize = 4 << 10;
 /// Open requests that any connection may have.
 const UNANSWERED_SHARE_MIN: usize = 64;
 
@@ -19,6 +21,9 @@ pub struct NetworkLimits {
     /// Bytes of frames on their way in, over all connections; beyond, one connection with a large
     /// frame goes on at a time.
     pub receive_bytes_max: usize,
+    /// Bytes of a connection's requests on their way in above which it is one that has to wait when
+    /// they are too many; less with many connections.
+    pub large_bytes: usize,
     /// Bytes of replies that are not sent, over all connections. One may have its share of it:
     /// with many connections that is less than the next two limits. Beyond it, connections that
     /// have taken nothing for [`NetworkLimits::stuck_max`] are closed.
@@ -51,7 +56,9 @@ impl NetworkLimits {
     /// The limits when so many connections are open.
     pub(super) fn shared_by(&self, connections: usize) -> Self {
         let share = (self.send_bytes_max / connections.max(1)).max(LARGE_BYTES);
+        let received = (self.receive_bytes_max / 4 / connections.max(1)).max(LARGE_BYTES_MIN);
         Self {
+            large_bytes: self.large_bytes.min(received),
             unsent_bytes_pause: self.unsent_bytes_pause.min(share),
             // One whole reply of the usual size has to fit beside what waits.
             unsent_bytes_max: self.unsent_bytes_max.min(share.saturating_mul(4)),
@@ -71,6 +78,7 @@ impl Default for NetworkLimits {
             connections_max: 10_000,
             frame_bytes_max: FRAME_BYTES_MAX,
             receive_bytes_max: 256 << 20,
+            large_bytes: LARGE_BYTES,
             send_bytes_max: 128 << 20,
             unsent_bytes_pause: 16 << 20,
             unsent_bytes_max: 64 << 20,

@@ -16,14 +16,14 @@ impl Network {
             return;
         };
         if short {
-            connection.decoder.shrink();
+            connection.decoder.shrink(0);
         }
         let bytes = connection.decoder.capacity();
         let (held, before) = (connection.decoder.held(), connection.counted_bytes);
         connection.counted_bytes = bytes;
         self.receive_bytes = self.receive_bytes + bytes - before;
         let is_elected = self.elected.is_some_and(|(elected, _)| elected == id);
-        if held <= LARGE_BYTES {
+        if held <= self.limits.large_bytes {
             if is_elected {
                 self.elected = None;
             }

@@ -389,6 +389,7 @@ impl Network {
         }
         self.relieve(requests, now_ns);
         self.metrics.send_bytes.set(self.unsent_bytes as u64);
+        self.metrics.receive_bytes.set(self.receive_bytes as u64);
     }
 
     fn attend(&mut self, ring: &mut Ring, id: ConnectionId, now_ns: u64) {

@@ -385,3 +385,24 @@ fn a_refused_client_that_has_left_and_does_not_read_keeps_nobody_busy() {
     wait_until("it is gone", || rig.metrics[0].connections.get() == 1);
     rig.stop();
 }
+
+#[test]
+fn idle_connections_give_back_the_memory_of_their_requests_when_it_is_short() {
+    let scratch = scratch("idle-memory");
+    let most = 2 << 20;
+    let rig = Rig::new(
+        scratch.path(),
+        limits(|limits| limits.receive_bytes_max = most),
+    );
+    let one = batch(&[&vec![9_u8; 40_000]]);
+    // Each alone is a small one, and together they have twice of what there is.
+    let mut clients: Vec<Client> = (0..80).map(|_| Client::hello(rig.ports[0])).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let (_, reply, _) = client.ask(&produce(number as u32 % 4, Acks::All), &one);
+        assert!(matches!(reply, Reply::Produce(reply) if reply.fault.is_none()));
+    }
+    let received = rig.metrics[0].receive_bytes.get();
+    assert!(received > 0, "while there is enough it is kept");
+    assert!(received <= most as u64, "{received} bytes");
+    rig.stop();
+}
