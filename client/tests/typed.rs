@@ -187,6 +187,12 @@ mod later {
     }
 }
 
+/// Sends a value in a batch of its own.
+fn put<T: Writable>(producer: &mut sync::Producer<T>, value: &T) -> Result {
+    producer.send("t", value).map(drop)?;
+    Ok(producer.flush()?)
+}
+
 #[test]
 fn a_value_of_another_type_is_an_error_that_names_both_and_can_be_passed() -> Result {
     let broker = FakeBroker::start();
@@ -200,14 +206,11 @@ fn a_value_of_another_type_is_an_error_that_names_both_and_can_be_passed() -> Re
         quantity: 1,
         price: 2,
     };
-    old.send("t", &trade(0)).map(drop)?;
-    old.flush()?;
-    new.send("t", &later).map(drop)?;
-    new.flush()?;
+    put(&mut old, &trade(0))?;
+    put(&mut new, &later)?;
     bytes.send("t", b"bytes").map(drop)?;
     bytes.flush()?;
-    old.send("t", &trade(3)).map(drop)?;
-    old.flush()?;
+    put(&mut old, &trade(3))?;
 
     let mut consumer = client.consumer().build_typed::<Trade>();
     consumer.assign("t", None, StartAt::Start)?;
