@@ -13,6 +13,9 @@ pub const DSYNC_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of one partition in one commit round, so that a busy partition doesn't hold up the
 /// others' acknowledgements. A batch larger than this goes alone.
 pub const ROUND_BYTES_MAX: usize = 8 << 20;
+/// Writes of one commit round, each of another file: so many are open at once, and what a round's end
+/// does for each of them is over in a fraction of a millisecond. The others go in the next one.
+pub const ROUND_WRITES_MAX: usize = 512;
 /// First chunk of a partition's append buffer; the next are twice as large up to the maximum.
 pub const CHUNK_BYTES_MIN: usize = 16 << 10;
 /// Largest chunk of an append buffer, unless a single batch needs more.

@@ -48,8 +48,10 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Files {
     files: HashMap<FileId, File>,
-    /// Open files, by when they were last used.
-    by_use: BTreeMap<u64, FileId>,
+    /// Open files that nobody uses now, by when they were last used.
+    unused: BTreeMap<u64, FileId>,
+    /// Open files.
+    open: usize,
     uses: u64,
     open_max: usize,
 }
@@ -58,7 +60,8 @@ impl Files {
     pub(super) fn new(open_max: usize) -> Self {
         Self {
             files: HashMap::new(),
-            by_use: BTreeMap::new(),
+            unused: BTreeMap::new(),
+            open: 0,
             uses: 0,
             open_max: open_max.max(1),
         }
@@ -110,13 +113,14 @@ impl Files {
             return Descriptor::Unknown;
         };
         file.users += 1;
-        let descriptor = match &file.state {
-            State::Closed => return Descriptor::Closed,
-            State::Opening => return Descriptor::Opening,
-            State::Open(descriptor) => descriptor.as_raw_fd(),
-        };
-        self.touch(id);
-        Descriptor::Open(descriptor)
+        match &file.state {
+            State::Closed => Descriptor::Closed,
+            State::Opening => Descriptor::Opening,
+            State::Open(descriptor) => {
+                self.unused.remove(&file.used_at);
+                Descriptor::Open(descriptor.as_raw_fd())
+            }
+        }
     }
 
     pub(super) fn descriptor(&self, id: FileId) -> Option<RawFd> {
@@ -137,7 +141,7 @@ impl Files {
             self.files.remove(&id);
             return;
         }
-        self.close_unused();
+        self.keep(id);
     }
 
     /// An operation that goes on when the file is open.
@@ -190,8 +194,8 @@ impl Files {
         };
         file.state = State::Open(descriptor);
         let waiting = std::mem::take(&mut file.waiting);
-        self.touch(id);
-        self.close_unused();
+        self.open += 1;
+        self.keep(id);
         waiting
     }
 
@@ -225,40 +229,30 @@ impl Files {
         }
     }
 
-    fn touch(&mut self, id: FileId) {
-        let Some(file) = self.files.get_mut(&id) else {
-            return;
-        };
-        self.by_use.remove(&file.used_at);
-        self.uses += 1;
-        file.used_at = self.uses;
-        self.by_use.insert(self.uses, id);
+    /// Keeps an open file for its next user, if it has none now and there is room.
+    fn keep(&mut self, id: FileId) {
+        if let Some(file) = self.files.get_mut(&id)
+            && file.users == 0
+            && matches!(file.state, State::Open(_))
+        {
+            self.uses += 1;
+            file.used_at = self.uses;
+            self.unused.insert(self.uses, id);
+        }
+        while self.open > self.open_max
+            && let Some((_, oldest)) = self.unused.pop_first()
+        {
+            self.close(oldest);
+        }
     }
 
     fn close(&mut self, id: FileId) {
-        if let Some(file) = self.files.get_mut(&id) {
-            self.by_use.remove(&file.used_at);
+        if let Some(file) = self.files.get_mut(&id)
+            && matches!(file.state, State::Open(_))
+        {
+            self.unused.remove(&file.used_at);
+            self.open -= 1;
             file.state = State::Closed;
-        }
-    }
-
-    /// Closes those used longest ago, until only as many as allowed or those in use are open.
-    fn close_unused(&mut self) {
-        let over = self.by_use.len().saturating_sub(self.open_max);
-        if over == 0 {
-            return;
-        }
-        let files = &self.files;
-        let unused = |id: &&FileId| files[id].users == 0;
-        let oldest: Vec<FileId> = self
-            .by_use
-            .values()
-            .filter(unused)
-            .take(over)
-            .copied()
-            .collect();
-        for id in oldest {
-            self.close(id);
         }
     }
 }

@@ -8,7 +8,7 @@ use ringway_wire::{ErrorCode, Fault, Offset, Position};
 
 use crate::buffer::Slice;
 use crate::device::{DeviceError, FileId, Op};
-use crate::limits::DSYNC_BYTES_MAX;
+use crate::limits::{DSYNC_BYTES_MAX, ROUND_WRITES_MAX};
 use crate::shard::event::Note;
 use crate::shard::partition::State;
 use crate::shard::produce::RoundClock;
@@ -59,6 +59,9 @@ impl Shard {
         self.list_gathered(now);
         let mut planned: Vec<(RoundWrite, Write)> = Vec::new();
         for _ in 0..self.dirty.len() {
+            if planned.len() >= ROUND_WRITES_MAX {
+                break;
+            }
             let index = self.dirty.pop_front().expect("the length was asked for");
             self.plan_writes(index, &mut planned);
         }

@@ -1,8 +1,9 @@
-//! Checkpoints of many partitions: made in bounded steps, with everything else in between.
+//! Many busy partitions: checkpoints are made in bounded steps, with everything else in between, and
+//! no round has too many writes.
 
 use super::rig::{Rig, kind, log, plain, shard_config};
 use crate::device::Done;
-use crate::limits::CHECKPOINT_STEP_PARTITIONS;
+use crate::limits::{CHECKPOINT_STEP_PARTITIONS, ROUND_WRITES_MAX};
 use crate::log::Checkpoint;
 use crate::shard::Effect;
 
@@ -14,7 +15,7 @@ fn a_checkpoint_of_many_busy_partitions_holds_nobody_up() {
     for partition in 0..PARTITIONS {
         rig.open(log(partition));
     }
-    rig.run();
+    rig.run_for(1_000_000);
     for partition in 0..PARTITIONS {
         rig.produce_to(log(partition), &plain(&[b"x"]));
     }
@@ -54,7 +55,7 @@ fn a_partition_deleted_between_two_steps_is_not_in_the_checkpoint() {
     for partition in 0..PARTITIONS {
         rig.open(log(partition));
     }
-    rig.run();
+    rig.run_for(1_000_000);
     for partition in 0..PARTITIONS {
         rig.produce_to(log(partition), &plain(&[b"x"]));
     }
@@ -69,4 +70,29 @@ fn a_partition_deleted_between_two_steps_is_not_in_the_checkpoint() {
     rig.run_for(10_000_000);
     let checkpoint = rig.checkpoint.expect("one was saved");
     assert_eq!(checkpoint.entries.len(), PARTITIONS as usize - gone.len());
+}
+
+#[test]
+fn a_round_has_no_more_writes_than_files_may_be_open() {
+    let mut rig = Rig::without_partitions(shard_config(), 64 << 10);
+    for partition in 0..PARTITIONS {
+        rig.open(log(partition));
+    }
+    rig.run_for(1_000_000);
+    rig.hold_kinds = vec!["write"];
+    let asked: Vec<u32> = (0..PARTITIONS)
+        .map(|partition| rig.produce_to(log(partition), &plain(&[b"x"])))
+        .collect();
+    rig.run();
+    let mut rounds = 0;
+    while !asked.iter().all(|it| rig.answered(*it)) {
+        let writes = rig.held.len();
+        assert!((1..=ROUND_WRITES_MAX).contains(&writes), "{writes} writes");
+        while !rig.held.is_empty() {
+            rig.finish_held(0, None);
+        }
+        rig.run();
+        rounds += 1;
+    }
+    assert_eq!(rounds, (PARTITIONS as usize).div_ceil(ROUND_WRITES_MAX));
 }
