@@ -151,12 +151,17 @@ fn raise(entry: &mut EncodedEntry, start: Offset) {
     entry.raise_log_start(start.min(entry.next_offset()));
 }
 
-/// The state of a partition, all of it appended bytes counted.
+/// The state of a partition, all of it appended bytes counted; `None` where there is nothing to
+/// tell, or not yet.
 fn entry(partition: &Partition) -> Option<EncodedEntry> {
     if partition.log_end.0 == 0 {
         return None;
     }
     let writer = partition.writers.back();
+    if !writer.is_none_or(|writer| partition.is_named(writer)) {
+        // A start finds the segment that it reads first by its name. It is listed again.
+        return None;
+    }
     let empty = SparseIndex::new(partition.log_end, 0);
     let fields = EntryFields {
         log: partition.log,

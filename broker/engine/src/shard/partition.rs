@@ -394,6 +394,15 @@ impl Partition {
         )
     }
 
+    /// Whether a segment's file durably has its name.
+    pub(super) fn is_named(&self, writer: &SegmentWriter) -> bool {
+        let naming = match self.next {
+            Next::Naming { base, .. } | Next::Unnamed { base, .. } => base == writer.base,
+            _ => false,
+        };
+        writer.file.is_some() && !naming
+    }
+
     /// Base offset of the segment that an offset is in.
     pub(super) fn segment_of(&self, offset: Offset) -> Option<Offset> {
         let writer = self

@@ -15,7 +15,7 @@ use crate::limits::{
 use crate::log::Side;
 use crate::shard::checkpointing::Needed;
 use crate::shard::event::{Effect, Note};
-use crate::shard::partition::{Expired, Next, Partition, State};
+use crate::shard::partition::{Expired, Partition, State};
 use crate::shard::writer::SegmentWriter;
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
@@ -122,11 +122,7 @@ impl Partition {
     /// record and a name is none of them although all of it may be gone: should the checkpoints
     /// be lost, it tells the next offset.
     fn segments_below(&self, offset: Offset) -> usize {
-        let unnamed = |of: Offset| match self.next {
-            Next::Naming { base, .. } | Next::Unnamed { base, .. } => base == of,
-            _ => false,
-        };
-        let tells = |writer: &SegmentWriter| writer.durable > 0 && !unnamed(writer.base);
+        let tells = |writer: &SegmentWriter| writer.durable > 0 && self.is_named(writer);
         let stays = !self.writers.front().is_some_and(tells);
         let all = self.sealed.len().saturating_sub(usize::from(stays));
         let below = |ordinal: &usize| self.sealed_end(*ordinal) <= offset;

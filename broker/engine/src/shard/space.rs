@@ -184,6 +184,7 @@ impl Shard {
         match error {
             None => {
                 partition.next = Next::None;
+                self.list_for_checkpoint(index);
                 self.retire_writers(index);
                 self.want_space(index, now);
             }

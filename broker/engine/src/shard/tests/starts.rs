@@ -48,8 +48,8 @@ fn a_refused_batch_begins_no_segment() {
     rig.run_for(1_500_000_000);
     assert_eq!(rig.produced(refused), Err(ErrorCode::CorruptBatch));
     assert!(rig.files.contains_key(&(LOG, SegmentName::Next)));
-    let entry = rig.checkpointed(LOG).unwrap();
-    assert_eq!(entry.segment_base, Offset(0), "the log's end is in it");
+    let entry = rig.checkpointed(LOG);
+    assert_eq!(entry, None, "no start would find a segment by that name");
     rig.restart();
     assert_eq!(rig.read_from(0, 1).len(), 1);
 }
@@ -320,4 +320,23 @@ fn a_start_with_many_empty_partitions_among_others_is_no_deeper_for_it() {
     rig.run_for(1_000_000);
     assert!(rig.shard.all_open());
     assert_eq!(rig.shard.counters().partitions, u64::from(PARTITIONS));
+}
+
+/// A start finds the segment that a checkpoint names by its name. Where the checkpoint can't be
+/// used, what producers have sent to segments that were removed is forgotten.
+#[test]
+fn a_checkpoint_waits_until_its_segment_has_a_name() {
+    let mut rig = Rig::new(64 << 10);
+    for _ in 0..4 {
+        rig.append(&plain(&[&value(30_000)]));
+    }
+    rig.run_for(1_200_000_000);
+    let before = rig.checkpointed(LOG).expect("everything has its name");
+    rig.hold_kinds = vec!["name"];
+    rig.append(&plain(&[&value(60_000)]));
+    rig.run_for(3_000_000_000);
+    assert_eq!(rig.checkpointed(LOG), Some(before));
+    rig.release();
+    rig.run_for(1_200_000_000);
+    assert_eq!(rig.checkpointed(LOG).unwrap().next_offset, Offset(5));
 }
