@@ -103,7 +103,9 @@ impl<T> Consumer<T> {
         partitions: Option<&[PartitionIndex]>,
         from: StartAt,
     ) -> Result<(), ConsumeError> {
-        let view = self.inner.shared.topic(topic).await?;
+        let shared = &self.inner.shared;
+        let last = partitions.and_then(|chosen| chosen.iter().max().copied());
+        let view = shared.topic_with(topic, last).await?;
         let all: Vec<_>;
         let chosen = match partitions {
             Some(chosen) => chosen,
@@ -124,6 +126,8 @@ impl<T> Consumer<T> {
             }
             if partitions.is_none() {
                 core.follow(&view.name);
+                // Partitions may have been added since that view was taken.
+                core.update_topic(topic, shared.known_topic(topic).as_ref());
             }
         }
         self.inner.pump();

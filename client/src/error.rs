@@ -157,6 +157,12 @@ pub enum ProduceError {
         /// The partition asked for.
         partition: PartitionIndex,
     },
+    /// The topic has no partition that takes new records.
+    #[error("topic {topic} takes no new records: its partitions are all retired")]
+    AllRetired {
+        /// The topic's name.
+        topic: Arc<str>,
+    },
     /// The record is above a limit of the batch format or of the producer's buffer.
     #[error("{topic}: {what} of {bytes} bytes is above the limit of {limit}")]
     TooLarge {

@@ -285,6 +285,7 @@ impl Inner {
         partition: Option<PartitionIndex>,
         record: &RecordRef<'_>,
     ) -> Result<Option<Delivery>, ProduceError> {
+        let mut asked = false;
         loop {
             let taken = lock(&self.core).push(topic, partition, record, Instant::now());
             match taken {
@@ -296,17 +297,36 @@ impl Inner {
                 }
                 Err(PushError::Full) => return Ok(None),
                 Err(PushError::TopicNotKnown) => {
-                    let view = self.shared.topic(topic).await?;
-                    lock(&self.core).update_topic(topic, Some(&view), random());
+                    self.shared.topic(topic).await?;
+                    self.learn_topic(topic)?;
                 }
                 Err(PushError::TopicBehind(epoch)) => {
-                    let view = self.shared.topic_since(topic, epoch).await;
-                    let mut core = lock(&self.core);
-                    core.update_topic(topic, view.as_ref(), random());
-                    core.make_do(topic);
+                    self.shared.wait_for_topic(topic, epoch).await;
+                    self.learn_topic(topic)?;
+                    lock(&self.core).make_do(topic);
+                }
+                // Somebody may have added it since.
+                Err(PushError::Never(ProduceError::UnknownPartition { .. }))
+                    if partition.is_some() && !asked =>
+                {
+                    asked = true;
+                    self.shared.topic_with(topic, partition).await?;
+                    self.learn_topic(topic)?;
                 }
                 Err(PushError::Never(error)) => return Err(error),
             }
+        }
+    }
+
+    /// Tells the core what is known of a topic. That is read under the core's lock, so that the
+    /// driver's newer view isn't replaced by an older one.
+    fn learn_topic(&self, topic: &str) -> Result<(), ProduceError> {
+        let mut core = lock(&self.core);
+        let view = self.shared.known_topic(topic);
+        core.update_topic(topic, view.as_ref(), random());
+        match view {
+            Some(view) if !core.knows(topic) => Err(ProduceError::AllRetired { topic: view.name }),
+            _ => Ok(()),
         }
     }
 

@@ -129,6 +129,25 @@ impl Shared {
         if let Some(view) = self.known_topic(name) {
             return Ok(view);
         }
+        self.load(name).await
+    }
+
+    /// A topic, asked for if it isn't known, or not to have a partition that is wanted: somebody
+    /// may have added it.
+    pub(crate) async fn topic_with(
+        &self,
+        name: &str,
+        wanted: Option<PartitionIndex>,
+    ) -> Result<TopicView, RequestError> {
+        let view = self.topic(name).await?;
+        if wanted.is_none_or(|wanted| view.at(wanted).is_ok()) {
+            return Ok(view);
+        }
+        let _turn = self.loading.lock().await;
+        self.load(name).await
+    }
+
+    async fn load(&self, name: &str) -> Result<TopicView, RequestError> {
         let topics = vec![name.to_owned()];
         let reply = self.call(&GetMetadata { topics }).await?;
         let usable = usable(&reply, name);
@@ -137,9 +156,9 @@ impl Shared {
         self.known_topic(name).ok_or_else(|| unmentioned(name))
     }
 
-    /// A topic as it is since an epoch that a reply told of, for which the refresh is under way;
-    /// as it was if that takes too long.
-    pub(crate) async fn topic_since(&self, name: &str, epoch: MetadataEpoch) -> Option<TopicView> {
+    /// Waits until a topic is known as of an epoch that a reply told of, for which the refresh is
+    /// under way; not longer than records may wait for it.
+    pub(crate) async fn wait_for_topic(&self, name: &str, epoch: MetadataEpoch) {
         let mut changes = self.changes();
         let newer = async {
             while self
@@ -152,7 +171,6 @@ impl Shared {
             }
         };
         let _ = timeout(CATCH_UP_MAX, newer).await;
-        self.known_topic(name)
     }
 
     /// Notes the epoch that a reply carried.
@@ -253,7 +271,7 @@ impl Shared {
     ) -> Result<Reply, RequestError> {
         let mut inquiry = LeaderInquiry::new(Instant::now(), self.config.request_timeout);
         loop {
-            let view = self.topic(topic).await?;
+            let view = self.topic_with(topic, Some(partition)).await?;
             let at = view.at(partition)?;
             let answer = match self.leader(at) {
                 Some(connection) => self.ask(&connection, make(at)).await,

@@ -2,11 +2,17 @@
 
 mod fake_broker;
 
+use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use fake_broker::FakeBroker;
+use fake_broker::{FakeBroker, Fate};
 use ringway_client::*;
-use ringway_wire::request::Request;
+use ringway_wire::request::{
+    MetadataReply, PartitionMetadata, PartitionState, Reply, Request, TopicMetadata,
+};
 
 type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -218,5 +224,104 @@ async fn with_acks_none_a_delivery_means_written() -> Result {
     }
     let asked = |request: &Request| matches!(request, Request::InitProducer(_));
     assert!(!broker.seen().iter().any(asked));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_partition_that_somebody_added_is_found_when_it_is_asked_for() -> Result {
+    let broker = FakeBroker::with_shards(2);
+    broker.create_topic("t", 2);
+    let client = Client::connect(&broker.address()).await?;
+    let producer = client.producer().build().await?;
+    producer.send("t", b"a").await?.await?;
+    // Nobody asks the broker for anything between this and what follows.
+    broker.add_partitions("t", 4);
+    let delivered = producer
+        .send_to("t", PartitionIndex(3), b"b")
+        .await?
+        .await?;
+    assert_eq!(delivered.partition, PartitionIndex(3));
+    broker.add_partitions("t", 5);
+    let at = OffsetAt::End;
+    let offsets = client.admin().offsets("t", PartitionIndex(4), at).await?;
+    assert_eq!(offsets.offset, Offset(0));
+    broker.add_partitions("t", 6);
+    let mut consumer = client.consumer().build();
+    let at = StartAt::Offset(0);
+    consumer.assign("t", Some(&[PartitionIndex(5)]), at).await?;
+    // One that there isn't is still an error.
+    let missing = producer.send_to("t", PartitionIndex(6), b"c").await;
+    let Err(ProduceError::UnknownPartition { partitions, .. }) = missing else {
+        panic!("{missing:?}");
+    };
+    assert_eq!(partitions, 6);
+    let admin = client.admin();
+    let missing = admin.offsets("t", PartitionIndex(6), OffsetAt::End).await;
+    let missing = missing.unwrap_err();
+    assert!(matches!(missing, RequestError::UnknownPartition { .. }));
+    Ok(())
+}
+
+#[tokio::test]
+async fn partitions_added_while_a_whole_topic_is_assigned_are_read_too() -> Result {
+    let broker = FakeBroker::with_shards(1);
+    broker.create_topic("t", 1);
+    let client = Client::connect(&broker.address()).await?;
+    let producer = client.producer().build().await?;
+    producer.send("t", b"a").await?.await?;
+    let mut consumer = client.consumer().build();
+    {
+        // It has looked at the topic and asks where partition 0 starts.
+        let mut assigning = pin!(consumer.assign("t", None, StartAt::Start));
+        let begun = poll_fn(|context| Poll::Ready(assigning.as_mut().poll(context)));
+        assert!(begun.await.is_pending());
+        broker.add_partitions("t", 2);
+        // This client knows of it before the answer is looked at.
+        let to = PartitionIndex(1);
+        while producer.send_to("t", to, b"b").await.is_err() {
+            producer
+                .send_to("t", PartitionIndex(0), b"c")
+                .await?
+                .await?;
+        }
+        assigning.await?;
+    }
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let next = tokio::time::timeout(Duration::from_secs(20), consumer.next_batch());
+        seen.insert(next.await??.partition());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_topic_whose_partitions_are_all_retired_refuses_records() -> Result {
+    let broker = FakeBroker::with_shards(1);
+    broker.create_topic("t", 2);
+    let client = Client::connect(&broker.address()).await?;
+    let producer = client.producer().build().await?;
+    let retired = |index| PartitionMetadata {
+        partition: PartitionIndex(index),
+        state: PartitionState::Retired,
+        ..PartitionMetadata::default()
+    };
+    let topic = TopicMetadata {
+        name: "t".to_owned(),
+        topic: TopicId(7),
+        partitions: vec![retired(0), retired(1)],
+        ..TopicMetadata::default()
+    };
+    broker.hook(move |request| match request {
+        Request::Metadata(_) => Fate::With(Reply::Metadata(MetadataReply {
+            topics: vec![topic.clone()],
+            ..MetadataReply::default()
+        })),
+        _ => Fate::Answer,
+    });
+    let refused = producer.send("t", b"a").await.unwrap_err();
+    assert!(
+        matches!(refused, ProduceError::AllRetired { .. }),
+        "{refused}"
+    );
     Ok(())
 }

@@ -577,3 +577,26 @@ fn what_is_not_answered_is_given_up_in_time_and_a_drop_gives_up_at_once() -> Res
     ));
     Ok(())
 }
+
+#[test]
+fn a_partition_that_somebody_added_is_found_when_it_is_asked_for() -> Result {
+    let broker = FakeBroker::with_shards(2);
+    broker.create_topic("t", 2);
+    let client = connected(&broker)?;
+    let mut producer = client.producer().build()?;
+    let delivery = producer.send("t", b"a")?;
+    producer.wait(&delivery)?;
+    let mut admin = client.admin();
+    admin.offsets("t", ZERO, OffsetAt::End)?;
+    let mut consumer = client.consumer().build();
+    consumer.assign("t", Some(&[ZERO]), StartAt::Offset(0))?;
+    broker.add_partitions("t", 4);
+    let delivery = producer.send_to("t", PartitionIndex(3), b"b")?;
+    let delivered = producer.wait(&delivery)?;
+    assert_eq!(delivered.partition, PartitionIndex(3));
+    admin.offsets("t", PartitionIndex(3), OffsetAt::End)?;
+    consumer.assign("t", Some(&[PartitionIndex(3)]), StartAt::Offset(0))?;
+    let missing = producer.send_to("t", PartitionIndex(4), b"c").unwrap_err();
+    assert_eq!(missing.code(), Some(ErrorCode::UnknownPartition));
+    Ok(())
+}

@@ -78,7 +78,8 @@ impl<T> Consumer<T> {
         partitions: Option<&[PartitionIndex]>,
         from: StartAt,
     ) -> Result<(), ConsumeError> {
-        let view = self.link.topic(topic)?;
+        let last = partitions.and_then(|chosen| chosen.iter().max().copied());
+        let view = self.link.topic_with(topic, last)?;
         let all: Vec<_>;
         let chosen = match partitions {
             Some(chosen) => chosen,

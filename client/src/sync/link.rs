@@ -287,6 +287,24 @@ impl Link {
         if let Some(view) = self.metadata.topic(name) {
             return Ok(view.clone());
         }
+        self.load(name)
+    }
+
+    /// A topic, asked for if it isn't known, or not to have a partition that is wanted: somebody
+    /// may have added it.
+    pub(super) fn topic_with(
+        &mut self,
+        name: &str,
+        wanted: Option<PartitionIndex>,
+    ) -> Result<TopicView, RequestError> {
+        let view = self.topic(name)?;
+        match wanted.is_none_or(|wanted| view.at(wanted).is_ok()) {
+            true => Ok(view),
+            false => self.load(name),
+        }
+    }
+
+    fn load(&mut self, name: &str) -> Result<TopicView, RequestError> {
         let topics = vec![name.to_owned()];
         let reply = self.call(&GetMetadata { topics })?;
         let usable = usable(&reply, name);
@@ -306,7 +324,7 @@ impl Link {
     ) -> Result<Reply, RequestError> {
         let mut inquiry = LeaderInquiry::new(Instant::now(), self.config.request_timeout);
         loop {
-            let view = self.topic(topic)?;
+            let view = self.topic_with(topic, Some(partition))?;
             let at = view.at(partition)?;
             let answer = match self.ask_leader(at, make(at)) {
                 Some(question) => self.answer_to(question),

@@ -170,7 +170,7 @@ impl<T> Producer<T> {
         let record = record
             .as_ref(now_us)
             .ok_or_else(|| core::headers_too_large(topic, record.size()))?;
-        let mut hastened = false;
+        let (mut hastened, mut asked) = (false, false);
         loop {
             let now = Instant::now();
             match self.core.push(topic, partition, &record, now) {
@@ -186,6 +186,17 @@ impl<T> Producer<T> {
                     let view = self.link.topic(topic)?;
                     let random = self.link.random();
                     self.core.update_topic(topic, Some(&view), random);
+                    if !self.core.knows(topic) {
+                        return Err(ProduceError::AllRetired { topic: view.name });
+                    }
+                }
+                // Somebody may have added it since.
+                Err(PushError::Never(ProduceError::UnknownPartition { .. }))
+                    if partition.is_some() && !asked =>
+                {
+                    asked = true;
+                    self.link.topic_with(topic, partition)?;
+                    self.update_topics();
                 }
                 Err(PushError::TopicBehind(epoch)) => self.catch_up(topic, epoch),
                 Err(PushError::Full) if self.when_full == WhenFull::Error => {

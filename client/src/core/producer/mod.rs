@@ -231,6 +231,11 @@ impl Producer {
         self.topics.keys()
     }
 
+    /// Whether a topic was made known that takes records.
+    pub(crate) fn knows(&self, topic: &str) -> bool {
+        self.topics.contains_key(topic)
+    }
+
     /// Takes a record for a topic; its partition is the one given, its key's, or the next in turn.
     pub(crate) fn push(
         &mut self,
