@@ -25,7 +25,7 @@ fn a_reader_of_old_records_keeps_to_its_budget() {
     let rate = variable("RINGWAY_COLD_RATE", 64 << 20);
     let phase = Duration::from_millis(variable("RINGWAY_COLD_PHASE_MS", 500));
     let scratch = Scratch::new(env!("CARGO_TARGET_TMPDIR"), "cold").unwrap();
-    let options = BrokerOptions::new(env!("CARGO_BIN_EXE_ringway-broker"), &scratch)
+    let options = BrokerOptions::new(crate::binary(), &scratch)
         .argument(format!("--cache-bytes={CACHE_BYTES}"))
         .argument(format!("--cold-read-bytes-per-second={rate}"));
     let mut broker = options.start().unwrap();

@@ -24,7 +24,7 @@ const ROUNDS: u64 = 5;
 fn hostile_clients_cost_bounded_memory_and_no_record() {
     let seconds = variable("RINGWAY_HOSTILE_SECONDS", 5);
     let scratch = Scratch::new(env!("CARGO_TARGET_TMPDIR"), "hostile").unwrap();
-    let options = BrokerOptions::new(env!("CARGO_BIN_EXE_ringway-broker"), &scratch)
+    let options = BrokerOptions::new(crate::binary(), &scratch)
         // Smaller than what deaf clients fetch, and full before they do.
         .argument("--cache-bytes")
         .argument("33554432");

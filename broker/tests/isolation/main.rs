@@ -8,6 +8,7 @@
 //!
 //! ```sh
 //! RINGWAY_HOSTILE_SECONDS=600 RINGWAY_HOSTILE_SLOW=5000 RINGWAY_HOSTILE_DEAF=100 \
+//!   RINGWAY_HOSTILE_IDLE=1 \
 //!   cargo test --release -p ringway-broker --test isolation hostile -- --nocapture
 //! RINGWAY_COLD_BYTES=20000000000 \
 //!   cargo test --release -p ringway-broker --test isolation cold -- --nocapture
@@ -20,3 +21,10 @@ mod figures;
 mod hostile;
 mod paced;
 mod resident;
+
+/// The broker under test. `RINGWAY_ISOLATION_BROKER` puts another build of it in its place, to
+/// compare the two.
+fn binary() -> std::path::PathBuf {
+    let other = std::env::var_os("RINGWAY_ISOLATION_BROKER");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_ringway-broker").into(), Into::into)
+}

@@ -1,5 +1,6 @@
-//! Clients that mean no good, in a process of their own that gets only the time that nobody else
-//! wants: on a machine of their own they wouldn't take any from the broker and its good clients.
+//! Clients that mean no good, in a process of their own. With `RINGWAY_HOSTILE_IDLE=1` it gets only
+//! the time that nobody else wants: on a machine of their own they wouldn't take any from the
+//! broker and its good clients.
 
 mod connection;
 mod deaf;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringway_testing::sys;
+use ringway_testing::{sys, variable};
 use ringway_wire::TopicId;
 
 /// Set in the process that attacks: its [`Plan`].
@@ -172,7 +173,9 @@ fn process() {
     };
     let plan = plan.to_str().and_then(Plan::from_text);
     let plan = plan.expect("a plan that was written here");
-    sys::run_when_idle().unwrap();
+    if variable("RINGWAY_HOSTILE_IDLE", 0) != 0 {
+        sys::run_when_idle().unwrap();
+    }
     sys::raise_nofile().unwrap();
     let field = Arc::new(Field {
         plan,
