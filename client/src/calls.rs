@@ -174,13 +174,27 @@ impl LeaderInquiry {
     }
 }
 
-/// What a reply about one partition, asked of its leader, was refused with.
+/// What a reply was refused with.
 fn fault_of(reply: &Reply) -> Option<&Fault> {
-    match reply {
-        Reply::ListOffsets(reply) => reply.fault.as_ref(),
-        Reply::Trim(reply) => reply.fault.as_ref(),
-        _ => None,
-    }
+    let fault = match reply {
+        Reply::Hello(reply) => &reply.fault,
+        Reply::Metadata(reply) => &reply.fault,
+        Reply::Produce(reply) => &reply.fault,
+        Reply::Fetch(reply) => &reply.fault,
+        Reply::ListOffsets(reply) => &reply.fault,
+        Reply::CreateTopic(reply) => &reply.fault,
+        Reply::AlterTopic(reply) | Reply::DeleteTopic(reply) => &reply.fault,
+        Reply::DescribeTopic(reply) => &reply.fault,
+        Reply::InitProducer(reply) => &reply.fault,
+        Reply::AddPartitions(reply) => &reply.fault,
+        Reply::Trim(reply) => &reply.fault,
+    };
+    fault.as_ref()
+}
+
+/// Whether a broker has done nothing because it is at a limit, which passes.
+pub(crate) fn is_put_off(reply: &Reply) -> bool {
+    fault_of(reply).is_some_and(|fault| fault.code == ErrorCode::Overloaded)
 }
 
 /// Refuses a request whose head no frame takes.

@@ -11,7 +11,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 
 use crate::calls::{
-    Call, GetMetadata, LeaderInquiry, Verdict, no_leader, unmentioned, usable, within_limits,
+    Call, GetMetadata, LeaderInquiry, Verdict, is_put_off, no_leader, unmentioned, usable,
+    within_limits,
 };
 use crate::config::{Address, ClientConfig};
 use crate::connection::{Connection, Options, Respond, Submission, Teller};
@@ -244,7 +245,10 @@ impl Shared {
                     match self.ask(&connection, request.clone()).await {
                         Ok(reply) => {
                             *lock(&self.good) = Some(address);
-                            return Ok(reply);
+                            let put_off = is_put_off(&reply);
+                            if !put_off || !inquiry.put_off(Instant::now(), random()) {
+                                return Ok(reply);
+                            }
                         }
                         Err(lost) => inquiry.lost(lost, Instant::now()),
                     }

@@ -680,3 +680,29 @@ fn _futures_may_move_between_threads(producer: &Producer, consumer: &mut Consume
     _is_send(producer.flush());
     _is_send(consumer.next_batch());
 }
+
+#[tokio::test]
+async fn a_broker_that_is_at_a_limit_is_asked_again() -> Result {
+    let broker = FakeBroker::with_shards(1);
+    broker.create_topic("t", 1);
+    let client = Client::connect(&broker.address()).await?;
+    for kind in [RequestKind::InitProducer, RequestKind::Metadata] {
+        script(
+            &broker,
+            kind,
+            [
+                Fate::refuse(ErrorCode::Overloaded),
+                Fate::refuse(ErrorCode::Overloaded),
+            ],
+        );
+        let producer = client.producer().build().await?;
+        producer.send("t", b"a").await?.await?;
+    }
+    script(
+        &broker,
+        RequestKind::CreateTopic,
+        [Fate::refuse(ErrorCode::Overloaded)],
+    );
+    client.admin().create_topic(NewTopic::new("u")).await?;
+    Ok(())
+}

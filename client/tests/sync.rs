@@ -600,3 +600,30 @@ fn a_partition_that_somebody_added_is_found_when_it_is_asked_for() -> Result {
     assert_eq!(missing.code(), Some(ErrorCode::UnknownPartition));
     Ok(())
 }
+
+#[test]
+fn a_broker_that_is_at_a_limit_is_asked_again() -> Result {
+    let broker = FakeBroker::with_shards(1);
+    broker.create_topic("t", 1);
+    let client = connected(&broker)?;
+    for kind in [RequestKind::InitProducer, RequestKind::Metadata] {
+        script(
+            &broker,
+            kind,
+            [
+                Fate::refuse(ErrorCode::Overloaded),
+                Fate::refuse(ErrorCode::Overloaded),
+            ],
+        );
+        let mut producer = client.producer().build()?;
+        let delivery = producer.send("t", b"a")?;
+        producer.wait(&delivery)?;
+    }
+    script(
+        &broker,
+        RequestKind::CreateTopic,
+        [Fate::refuse(ErrorCode::Overloaded)],
+    );
+    client.admin().create_topic(NewTopic::new("u"))?;
+    Ok(())
+}

@@ -89,6 +89,16 @@ impl Inquiry {
         Step::Pause(at)
     }
 
+    /// Takes that the broker asked last can't do it now: whether it is asked again, after a pause.
+    pub(crate) fn put_off(&mut self, now: Instant, random: u64) -> bool {
+        let at = now + self.backoff.next(random);
+        if at >= self.deadline {
+            return false;
+        }
+        self.round_at = Some(at);
+        true
+    }
+
     /// Takes that the broker asked last gave no reply.
     pub(crate) fn lost(&mut self, lost: ConnectionLost, now: Instant) {
         let stop = lost.refused.is_some()
@@ -162,6 +172,27 @@ mod tests {
             let failed = matches!(inquiry.step(now, 0, brokers), Step::Fail(_));
             assert_eq!(failed, fails, "{repeat:?} {sent}");
         }
+    }
+
+    #[test]
+    fn who_is_put_off_asks_again_after_pauses_until_the_end() {
+        let now = Instant::now();
+        let mut inquiry = Inquiry::new(Repeat::IfUnsent, now, SECOND);
+        let mut at = now;
+        let mut asked = 0;
+        loop {
+            assert!(matches!(inquiry.step(at, 0, brokers), Step::Ask(_)));
+            asked += 1;
+            if !inquiry.put_off(at, 0) {
+                break;
+            }
+            let Step::Pause(until) = inquiry.step(at, 0, brokers) else {
+                panic!("no pause");
+            };
+            assert!(until > at);
+            at = until;
+        }
+        assert!(asked > 4 && at < now + SECOND);
     }
 
     #[test]

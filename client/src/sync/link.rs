@@ -10,7 +10,8 @@ use ringway_wire::request::{Reply, Request};
 use ringway_wire::{MetadataEpoch, PartitionIndex, TopicId, TopicPartition};
 
 use crate::calls::{
-    Call, GetMetadata, LeaderInquiry, Verdict, no_leader, unmentioned, usable, within_limits,
+    Call, GetMetadata, LeaderInquiry, Verdict, is_put_off, no_leader, unmentioned, usable,
+    within_limits,
 };
 use crate::config::{Address, ClientConfig};
 use crate::core::Token;
@@ -446,7 +447,10 @@ impl Asking {
                 match link.take_answer(*question)? {
                     Ok(reply) => {
                         link.good = Some(address.clone());
-                        return Some(Ok(reply));
+                        let random = link.random();
+                        if !is_put_off(&reply) || !self.inquiry.put_off(now, random) {
+                            return Some(Ok(reply));
+                        }
                     }
                     Err(lost) => self.inquiry.lost(lost, now),
                 }
