@@ -314,6 +314,12 @@ impl Lane {
         }
     }
 
+    /// Whether a sending of this batch has no answer yet.
+    pub(super) fn awaits(&self, batch: u64) -> bool {
+        let mut flying = self.flying.iter();
+        flying.any(|each| each.batch == batch && each.on_wire)
+    }
+
     /// Takes what became of a sending; true when the metadata is in doubt.
     pub(super) fn answer(
         &mut self,

@@ -452,7 +452,9 @@ impl Producer {
     /// The topic that a sending belongs to, if it is still known.
     pub(crate) fn topic_of(&self, token: Token) -> Option<TopicId> {
         let lane = self.lanes.get(token.slot as usize)?.as_ref()?;
-        Some(lane.topic_partition.topic)
+        // A lane's place is used again when its topic is gone.
+        lane.awaits(token.number)
+            .then_some(lane.topic_partition.topic)
     }
 
     /// Takes what became of a sending. Answers to what was given up are not taken.
@@ -460,7 +462,8 @@ impl Producer {
         let found = self
             .lanes
             .get_mut(token.slot as usize)
-            .and_then(Option::as_mut);
+            .and_then(Option::as_mut)
+            .filter(|lane| lane.awaits(token.number));
         let Some(lane) = found else { return };
         if let Answer::Reply(reply) = &answer
             && let Some(topic) = self.topics.get_mut(&lane.name)

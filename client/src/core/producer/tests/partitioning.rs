@@ -218,3 +218,24 @@ fn after_a_reply_of_a_newer_epoch_records_wait_for_it_once() {
     bench.answer(0, told(7));
     behind(push(&mut bench, None), 7);
 }
+
+#[test]
+fn an_answer_about_a_topic_that_was_replaced_says_nothing_of_the_new_one() {
+    let mut bench = bench(Partitioning::ByKey, 1);
+    let record = with_key(None);
+    bench.core.push("t", None, &record, bench.now).unwrap();
+    bench.poll();
+    let old = bench.sent.pop().unwrap();
+    bench.core.update_topic("t", Some(&view(2, 1)), 0);
+    bench.core.push("t", None, &record, bench.now).unwrap();
+    let Answer::Reply(reply) = at(0) else {
+        panic!("it is a reply");
+    };
+    let late = Answer::Reply(ProduceReply {
+        topic_epoch: MetadataEpoch(100),
+        ..reply
+    });
+    bench.core.answer(old.token, late, bench.now, 0);
+    assert_eq!(bench.core.topic_of(old.token), None);
+    bench.core.push("t", None, &record, bench.now).unwrap();
+}
