@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use crate::device::{DeviceError, Op};
 use crate::limits::{CHECKPOINT_STEP_BYTES, CHECKPOINT_STEP_PARTITIONS};
-use crate::log::{Assembly, CheckpointEntry, EncodedEntry, EntryFields, SparseIndex};
+use crate::log::{Assembly, CheckpointEntry, EncodedEntry, EntryFields, Side, SparseIndex};
 use crate::shard::partition::{Partition, State};
 use crate::shard::{Pending, Shard, Timer};
 use crate::time::Now;
@@ -117,6 +117,15 @@ impl Checkpointing {
         }
     }
 
+    /// The durable end of a segment counts if nothing newer is known.
+    fn set_sealed(&mut self, entry: EncodedEntry) {
+        let known = self.entries.get(&entry.log());
+        if known.is_none_or(|known| known.next_offset() < entry.next_offset()) {
+            self.set(entry);
+            self.changed = true;
+        }
+    }
+
     /// A partition's state will never be durable.
     pub(super) fn forget_captured(&mut self, index: usize) {
         self.captured.remove(&index);
@@ -204,6 +213,34 @@ impl Shard {
             raise(&mut entry, partition.start_wanted);
             self.checkpointing.set(entry);
         }
+    }
+
+    /// A segment is all durable: a start can go on behind it, even when what follows waits for
+    /// space. Without that a disk that is full before the first checkpoint would never be freed.
+    pub(super) fn checkpoint_sealed(&mut self, index: usize, side: &Side) {
+        let Some(partition) = self.partitions[index].as_deref() else {
+            return;
+        };
+        if matches!(partition.state, State::Failed(_) | State::Deleting) {
+            return;
+        }
+        let end = side.next_offset;
+        let fields = EntryFields {
+            log: partition.log,
+            segment_base: end,
+            position: Position(0),
+            next_offset: end,
+            leader_epoch: partition.config.leader_epoch,
+            last_header_crc: side.last_header_crc,
+            last_append_time_us: side.last_append_time_us,
+            log_start: partition.log_start.min(end),
+            epochs: &side.epochs,
+            producers: &side.producers,
+            index: &SparseIndex::new(end, 0),
+        };
+        let mut entry = fields.encoded();
+        raise(&mut entry, partition.start_wanted);
+        self.checkpointing.set_sealed(entry);
     }
 
     pub(super) const fn checkpoint_due(&mut self) {

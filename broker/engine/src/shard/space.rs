@@ -356,6 +356,7 @@ impl Shard {
             if indexed {
                 self.index_loaded(index, base);
             }
+            self.checkpoint_sealed(index, &side);
             let op = Op::SaveSide {
                 log,
                 base,

@@ -475,23 +475,23 @@ fn a_new_configuration_counts_at_once() {
     check_reads(&mut rig);
 }
 
+/// Appends until the disk is full.
+fn fill_up(rig: &mut Rig) {
+    rig.failing.insert("prepare", DeviceError::Full);
+    let is_full = |note: &Note| matches!(note, Note::State { .. });
+    while !rig.notes.iter().any(is_full) {
+        rig.produce(&plain(&[&[7; 30_000]]));
+        rig.run_for(50_000_000);
+    }
+}
+
 /// What waits for the space to write it can't be in a checkpoint; where the log starts has to be.
 #[test]
 fn a_partition_without_space_still_frees_some() {
     let mut rig = rig(None, None);
     append(&mut rig, 100);
     rig.run_for(A_WHILE_NS);
-    rig.failing.insert("prepare", DeviceError::Full);
-    while rig.produce(&plain(&[&[7; 30_000]])) > 0 {
-        rig.run();
-        if rig
-            .notes
-            .iter()
-            .any(|note| matches!(note, Note::State { .. }))
-        {
-            break;
-        }
-    }
+    fill_up(&mut rig);
     let trim = trim_to(&mut rig, 80);
     rig.run_for(A_WHILE_NS);
     assert_eq!(trimmed(&rig, trim), Ok(80));
@@ -499,6 +499,23 @@ fn a_partition_without_space_still_frees_some() {
     assert!((70..=80).contains(&first), "{first}");
     rig.failing.clear();
     rig.run_for(A_WHILE_NS);
+    append(&mut rig, 1);
+    check_reads(&mut rig);
+}
+
+/// Also when the disk is full before the first checkpoint.
+#[test]
+fn a_partition_without_space_or_checkpoint_still_frees_some() {
+    let mut rig = rig(None, None);
+    append(&mut rig, 100);
+    fill_up(&mut rig);
+    let trim = trim_to(&mut rig, 80);
+    rig.run_for(A_WHILE_NS);
+    assert_eq!(trimmed(&rig, trim), Ok(80));
+    let first = bases(&rig)[0];
+    assert!((70..=80).contains(&first), "{first}");
+    rig.restart();
+    nothing_is_damaged(&rig);
     append(&mut rig, 1);
     check_reads(&mut rig);
 }
