@@ -136,11 +136,16 @@ impl Layout {
         self.root.join("topics")
     }
 
+    /// The directory of a topic's partitions; it isn't there before the first of them has records.
+    #[must_use]
+    pub fn topic(&self, topic: TopicId) -> PathBuf {
+        self.topics().join(topic.to_string())
+    }
+
     /// The directory of a partition.
     #[must_use]
     pub fn partition(&self, log: TopicPartition) -> PathBuf {
-        let topic = self.topics().join(log.topic.to_string());
-        topic.join(log.partition.to_string())
+        self.topic(log.topic).join(log.partition.to_string())
     }
 
     /// A segment.

@@ -60,6 +60,8 @@ impl Shard {
             .filter(mine)
             .filter_map(|log| Some((log, image.partition_config(log)?)))
             .collect();
+        // One look for a new topic instead of one for each of its partitions.
+        let stored = self.data_dir.layout().topic(id).exists();
         for (log, config) in configs {
             let known = self.owned.insert(log, config);
             if known == Some(config) {
@@ -70,7 +72,10 @@ impl Shard {
                 None => Event::Open {
                     log,
                     config,
-                    files: segments(self.data_dir.layout(), log).map_err(|e| e.to_string())?,
+                    files: match stored {
+                        true => segments(self.data_dir.layout(), log).map_err(|e| e.to_string())?,
+                        false => Vec::new(),
+                    },
                     checkpoint: self.recovered.entry(log).map(Box::new),
                 },
             };
