@@ -413,6 +413,7 @@ pub(crate) fn outcome_of(error: &ProduceError) -> Outcome {
         ProduceError::UnknownTopic { .. }
         | ProduceError::UnknownPartition { .. }
         | ProduceError::Retired { .. }
+        | ProduceError::AllRetired { .. }
         | ProduceError::TooLarge { .. }
         | ProduceError::BufferFull { .. }
         | ProduceError::NotArchived { .. }
