@@ -212,15 +212,18 @@ fn process() {
     }
 }
 
+/// What one thread of the attackers does, with its number.
+type Behaviour = fn(&Field, u64);
+
 fn begin(field: &Arc<Field>) -> Vec<std::thread::JoinHandle<()>> {
-    let mut kinds: Vec<(fn(&Field, u64), usize)> = vec![
+    let kinds: [(Behaviour, usize); 4] = [
         (slow::attack, usize::from(field.plan.slow > 0)),
         (deaf::attack, usize::from(field.plan.deaf > 0)),
         (flood::attack, usize::from(field.plan.floods > 0)),
         (garbage::attack, field.plan.garbage),
     ];
     let mut attackers = Vec::new();
-    for (attack, threads) in kinds.drain(..) {
+    for (attack, threads) in kinds {
         for thread in 0..threads {
             let field = Arc::clone(field);
             attackers.push(std::thread::spawn(move || attack(&field, thread as u64)));
