@@ -240,11 +240,6 @@ impl Worker {
         }
         self.recycle_or_remove(&path, tally)
             .await
-            .map_err(failed("removing", &path))?;
-        let directory = self.layout.partition(log);
-        let result = blocking(move || sync_directory(&directory));
-        result
-            .await
             .map(|()| Answer::Done)
             .map_err(failed("removing", &path))
     }
@@ -271,7 +266,7 @@ impl Worker {
             .map_err(failed("removing", &directory))
     }
 
-    /// Moves a segment into the pool, or unlinks it where the pool has no room for it.
+    /// Moves a segment into the pool, or unlinks it where the pool has no room for it; durably.
     async fn recycle_or_remove(&self, path: &Path, tally: &Cell<Tally>) -> io::Result<()> {
         let measured = path.to_owned();
         let written = match blocking(move || Written::of(&measured)).await {
@@ -290,19 +285,15 @@ impl Worker {
         let filled = zeros::write(path, written.end, written.bytes, tally).await;
         let (from, to) = (path.to_owned(), place.path.clone());
         let moved = match filled {
-            Ok(()) => blocking(move || move_durably(&from, &to)).await,
+            Ok(()) => blocking(move || move_away_durably(&from, &to)).await,
             Err(error) => Err(error),
         };
-        match moved {
-            Ok(()) => {
-                self.pool.borrow_mut().keep(place);
-                Ok(())
-            }
-            Err(_) => {
-                self.pool.borrow_mut().give_up(&place);
-                unlink(path).await
-            }
+        if moved.is_ok() {
+            self.pool.borrow_mut().keep(place);
+            return Ok(());
         }
+        self.pool.borrow_mut().give_up(&place);
+        unlink(path).await
     }
 
     /// A place in the pool for a segment of that size, if need be that of others that nobody has
@@ -378,6 +369,13 @@ fn move_durably(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Renames a file; that it is gone from where it was is durable when done. The pool's directory is
+/// synced when a file leaves it.
+fn move_away_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    from.parent().map_or(Ok(()), sync_directory)
+}
+
 fn remove_directory(directory: &Path) -> io::Result<()> {
     ignore_missing(fs::remove_dir_all(directory))?;
     let Some(topic) = directory.parent() else {
@@ -417,7 +415,11 @@ impl Written {
 
 async fn unlink(path: &Path) -> io::Result<()> {
     let path = path.to_owned();
-    blocking(move || ignore_missing(fs::remove_file(&path))).await
+    let removed = blocking(move || {
+        ignore_missing(fs::remove_file(&path))?;
+        path.parent().map_or(Ok(()), sync_directory)
+    });
+    removed.await
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
