@@ -15,6 +15,9 @@ use crate::resident::{Watch, resident};
 const GROWTH_BYTES_MAX: u64 = 128 << 20;
 /// A record of the well-behaved client.
 const EVERY: Duration = Duration::from_millis(2);
+/// Its partitions. With one, each round of it is a single durable write, alone as beside others:
+/// with more, waiting would gather partitions, and make another, dearer kind of round of it.
+const PARTITIONS: u32 = 1;
 const CACHE_BYTES: u64 = 32 << 20;
 
 /// `RINGWAY_COLD_BYTES` is how much is read, `RINGWAY_COLD_RATE` how much of it in a second at
@@ -30,7 +33,7 @@ fn a_reader_of_old_records_keeps_to_its_budget() {
         .argument(format!("--cold-read-bytes-per-second={rate}"));
     let mut broker = options.start().unwrap();
     let bulk = Bulk::fill(&broker.listen().to_string(), bytes);
-    let paced = Paced::start(&broker.listen().to_string(), EVERY, 2);
+    let paced = Paced::start(&broker.listen().to_string(), EVERY, PARTITIONS);
     std::thread::sleep(Duration::from_millis(500));
     let before = resident(broker.pid());
     let watch = Watch::start(broker.pid());
